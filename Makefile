@@ -1,0 +1,26 @@
+# make demo and make test do all set-up on a fresh machine; later runs reuse the environment.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test check clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt "torch" -e ".[dev]"
+	touch $(READY)
+
+demo: $(READY)  ## edit a generated picture and a real file; pictures under out/demo
+	$(BIN)/python examples/demo.py out/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv out

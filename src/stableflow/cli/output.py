@@ -1,0 +1,46 @@
+"""What the command line prints: for people on the terminal, as JSON for programs."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stableflow.flow.integrate import StepRecord
+
+
+class Format(StrEnum):
+    text = "text"
+    json = "json"
+
+
+class Reporter:
+    """Talks to the user on stderr, so that stdout holds the result alone."""
+
+    def __init__(self, *, quiet: bool, form: Format):
+        self._quiet = quiet or form is Format.json
+        self._form = form
+        self._errors = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        if not self._quiet:
+            self._errors.print(text, markup=False, soft_wrap=True)
+
+    def result(self, values: dict[str, Any], lines: list[str]) -> None:
+        """Print the outcome: the values as JSON, or the lines."""
+        print(json.dumps(values, ensure_ascii=False, indent=2) if self._form is Format.json else "\n".join(lines))
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[StepRecord], None]]:
+        """Show a bar with the time left; yields the callback that moves it."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._errors, disable=self._quiet) as progress:
+            task = progress.add_task(label, total=None)
+
+            def advance(record: StepRecord) -> None:
+                progress.update(task, total=record.num_steps, completed=record.index + 1)
+
+            yield advance

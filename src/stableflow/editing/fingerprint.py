@@ -1,0 +1,82 @@
+"""What made a source; using it under other settings is refused."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from stableflow.errors import FingerprintError, InputError
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The settings that a source's trajectory, keys and values belong to.
+
+    Args:
+        model, checkpoint, dtype: Name, weight digest and compute type of the model.
+        prompt, conditioning: The source prompt, and a digest of its embeddings.
+        seed, image: The noise's seed (None if latents were given), or a digest of the picture's pixels.
+        height, width, times: Size in pixels and the grid, from noise to image.
+        guidance_scale, solver: Of the source's own passes.
+        inversion, nudge_scale: "aligned", "paper", or None for a generated source; factor on the image latents.
+        layers: Where keys and values were recorded.
+        modifications: Adapters and quantisation of the model.
+    """
+
+    model: str
+    checkpoint: str
+    dtype: str
+    prompt: str
+    conditioning: str
+    seed: int | None
+    image: str | None
+    height: int
+    width: int
+    times: tuple[float, ...]
+    guidance_scale: float | None
+    solver: Mapping[str, Any]
+    inversion: str | None
+    nudge_scale: float
+    layers: tuple[int, ...]
+    modifications: tuple[str, ...]
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.times) - 1
+
+    def require(self, **expected: Any) -> None:
+        """Compare with what the caller is about to assume.
+
+        Args:
+            expected: Any of this class's fields, or `num_steps`.
+
+        Raises:
+            FingerprintError: Names every difference.
+        """
+        known = {field.name for field in dataclasses.fields(self)} | {"num_steps"}
+        unknown = set(expected) - known
+        if unknown:
+            raise InputError(f"A source has no {sorted(unknown)}; it can be compared by {sorted(known)}.")
+        own = {name: getattr(self, name) for name in expected}
+        differences = [
+            f"{name} is {own[name]!r} there and {value!r} here"
+            for name, value in expected.items()
+            if own[name] != value
+        ]
+        if differences:
+            raise FingerprintError(
+                "The source was made under other settings: " + "; ".join(differences) + ". Its keys and values would "
+                "be wrong here. Use the source's settings, or make the source again with these."
+            )
+
+
+def digest(*tensors: Tensor) -> str:
+    """Return a short digest of the tensors' values."""
+    hasher = hashlib.sha256()
+    for tensor in tensors:
+        hasher.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy()).tobytes())
+    return hasher.hexdigest()[:16]

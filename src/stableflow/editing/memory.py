@@ -1,0 +1,36 @@
+"""Where a source's keys and values go, chosen by name or by free memory."""
+
+import os
+from typing import Literal
+
+import torch
+
+from stableflow.errors import unknown_name
+from stableflow.interventions import KVStore
+
+Keep = Literal["auto", "device", "cpu", "share"]
+SHARE_OF_FREE = 0.5  # of free memory that recorded keys and values may take by default
+
+
+def choose_keep(keep: Keep, bytes_needed: int, device: torch.device) -> Keep:
+    """Return "device", "cpu" or "share"; "auto" takes the first with room."""
+    if keep not in ("auto", "device", "cpu", "share"):
+        raise unknown_name("keep", keep, ["auto", "device", "cpu", "share"])
+    if keep != "auto":
+        return keep
+    if bytes_needed <= SHARE_OF_FREE * _free_bytes(device):
+        return "device"
+    on_cpu = bytes_needed <= SHARE_OF_FREE * _free_bytes(torch.device("cpu"))
+    return "cpu" if on_cpu and device.type != "cpu" else "share"
+
+
+def make_store(keep: Keep, bytes_needed: int, device: torch.device) -> KVStore | None:
+    """Return an empty store, or None where the source shares the batch with its edits."""
+    choice = choose_keep(keep, bytes_needed, device)
+    return None if choice == "share" else KVStore("cpu" if choice == "cpu" else None)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,421 @@
+"""Stable Flow: source and edits from one noise, the source's keys and values injected in the vital layers.
+
+Source: Avrahami et al., "Stable Flow: Vital Layers for Training-Free Image Editing" (CVPR 2025), arXiv:2411.14430.
+"""
+
+import dataclasses
+import math
+import secrets
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stableflow.editing.fingerprint import Fingerprint, digest
+from stableflow.editing.memory import Keep, make_store
+from stableflow.editing.result import EditResult
+from stableflow.editing.source import Source
+from stableflow.editing.versions import versions
+from stableflow.errors import InputError, unknown_name
+from stableflow.flow.integrate import Callback, StepRecord, integrate
+from stableflow.flow.inversion import AlignedReplay, Anchored, invert, nudge, unnudge
+from stableflow.flow.solvers import Euler, FixedPoint, Solver, describe_solver, make_solver
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.flow.trajectory import Trajectory
+from stableflow.images import PictureLike, Prepared, prepare
+from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
+from stableflow.interventions.blend import WHOLE_FLOW, Blend
+from stableflow.models.base import Conditioning, FlowModel, Guidance
+from stableflow.types import Images, Latents
+from stableflow.vital.presets import VITAL, resolve_layers
+
+REAL_EDIT_GUIDANCE = 3.0  # the paper's, for edits of an inverted picture
+
+
+class StableFlow:
+    """The editor.
+
+    Args:
+        model: From `load` or `wrap`.
+        layers: Where keys and values are injected: "vital" for the preset of this checkpoint, or layer numbers.
+        keep: What becomes of the source's keys and values. "device" keeps them beside the model, "cpu" in main
+            memory, "share" keeps nothing and runs the source's row again with every edit; "auto" takes the first of
+            these for which memory is free.
+
+    Example:
+        >>> editor = StableFlow(load("tiny"))
+        >>> source = editor.generate("a dog standing on the grass", seed=1)
+        >>> editor.edit(source, ["a dog sitting on the grass"]).images.shape
+        torch.Size([1, 3, 64, 64])
+    """
+
+    def __init__(self, model: FlowModel, *, layers: str | Sequence[int] = VITAL, keep: Keep = "auto"):
+        self.model = model
+        self.layers = resolve_layers(model, layers)
+        self.keep: Keep = keep
+
+    def generate(
+        self,
+        prompt: str | Conditioning,
+        *,
+        seed: int | None = None,
+        latents: Latents | None = None,
+        num_steps: int = 15,
+        guidance_scale: float | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        solver: str | Solver = "euler",
+        callback: Callback | None = None,
+    ) -> Source:
+        """Draw a source picture from noise, keeping what its edits will need.
+
+        Args:
+            prompt: What to draw, or its conditioning (one row).
+            seed: Of the noise (drawn on the CPU, so the same on every device); a random one when None.
+            latents: The noise itself, (1, channels, latent_height, latent_width), instead of a seed.
+            num_steps: Solver steps.
+            guidance_scale: The model's usual scale when None.
+            height, width: In pixels; the model's own size when None.
+            solver: A name in `SOLVERS`, or a solver.
+            callback: Told of every finished step.
+
+        Raises:
+            InputError: A setting is out of range.
+        """
+        height, width = self._size(height, width)
+        seed, noise = self._noise(seed, latents, height, width)
+        guidance_scale = _checked_guidance(guidance_scale, self.model.default_guidance_scale)
+        grid = self.model.time_grid(num_steps, height, width)
+        solver = make_solver(solver)
+        conditioning = self._condition(prompt)
+        store = self._store(solver, grid, height, width)
+
+        trajectory = Trajectory()
+        trajectory.put(grid.times[0], noise)
+        velocity = _CountedVelocity(self.model, conditioning, guidance_scale)
+        with self._recording(store):
+            integrate(velocity, noise, grid, solver, callback=_keeping(trajectory, callback))
+        settings = self._fingerprint(
+            conditioning, height, width, grid, solver, guidance_scale=guidance_scale, seed=seed
+        )
+        return self._source(settings, conditioning, trajectory, {}, store, velocity.nfe)
+
+    def invert(
+        self,
+        image: PictureLike,
+        prompt: str | Conditioning,
+        *,
+        solver: str | Solver = "fixed_point",
+        num_steps: int = 50,
+        nudge_scale: float = 1.15,
+        inversion: Literal["aligned", "paper"] = "aligned",
+        guidance_scale: float | None = 1.0,
+        height: int | None = None,
+        width: int | None = None,
+        callback: Callback | None = None,
+    ) -> Source:
+        """Find the noise and the path of a real picture.
+
+        Args:
+            image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
+            prompt: What the picture shows, or its conditioning.
+            solver: "fixed_point" is the paper's step. Aligned replay needs it; inversion="paper" takes any.
+            num_steps: Solver steps.
+            nudge_scale: The latents are multiplied by it before inversion and divided by it after editing.
+            inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
+                the noise and puts the source back on its path after every step; it costs a second pass.
+            guidance_scale: Of the source's own passes.
+            height, width: Size to work at, in pixels; by default the picture's own, reduced to fit the model's
+                usual size. The picture is padded to the model's multiple and cropped back.
+            callback: Told of every finished inversion step.
+
+        Raises:
+            ImageError: The picture cannot be read.
+            InputError: A setting is out of range, or the solver does not go with aligned replay.
+        """
+        solver = make_solver(solver)
+        _check_inversion(inversion, solver)
+        guidance_scale = _checked_guidance(guidance_scale, self.model.default_guidance_scale)
+        conditioning = self._condition(prompt)
+        picture = prepare(
+            image,
+            multiple=self.model.pixel_multiple,
+            max_side=max(self.model.default_size),
+            height=height,
+            width=width,
+        )
+        height, width = picture.pixels.shape[-2:]
+        clean = nudge(self.model.encode_image(picture.pixels), nudge_scale)
+        grid = self.model.time_grid(num_steps, height, width)
+        velocity = _CountedVelocity(self.model, conditioning, guidance_scale)
+        if inversion == "aligned":
+            store = self._store(solver, grid, height, width)
+            with self._recording(store):
+                path = invert(velocity, clean, grid, solver, callback=callback)
+            if store is not None:
+                store.keep_last_visits()
+        else:
+            path = invert(velocity, clean, grid, solver, callback=callback)
+            sampler = _sampler(solver)
+            store = self._store(sampler, grid, height, width)
+            if store is not None:
+                with self._recording(store):
+                    integrate(velocity, path.trajectory.at(1.0), grid, Anchored(sampler, path.trajectory))
+        settings = self._fingerprint(
+            conditioning,
+            height,
+            width,
+            grid,
+            solver,
+            guidance_scale=guidance_scale,
+            image=digest(picture.pixels),
+            inversion=inversion,
+            nudge_scale=nudge_scale,
+        )
+        offsets = path.offsets if inversion == "aligned" else {}
+        return self._source(settings, conditioning, path.trajectory, offsets, store, velocity.nfe, picture)
+
+    def edit(
+        self,
+        source: Source,
+        prompts: str | Sequence[str] | Conditioning,
+        *,
+        guidance_scale: float | Sequence[float] | None = None,
+        layers: str | Sequence[int] | None = None,
+        t_window: tuple[float, float] = WHOLE_FLOW,
+        token_mask: Float[Tensor, "*edits token_rows token_columns"] | None = None,
+        weight: float = 1.0,
+        callback: Callback | None = None,
+    ) -> EditResult:
+        """Draw the edits of a source, all in one batch; the source is not drawn again unless it shares the batch.
+
+        Args:
+            source: From `generate`, `invert` or `Source.load`.
+            prompts: One or more edited prompts, or their conditioning.
+            guidance_scale: For all edits, or one an edit. By default the source's own, and 3 for a real picture.
+            layers: Inject here instead of in the editor's layers; they must have been recorded.
+            t_window: Flow times (low, high) in which to inject; 1 is noise. (0.4, 1) is early only.
+            token_mask: Where to inject, in [0, 1] for each image token, (token_rows, token_columns) or one such map
+                an edit; everywhere by default.
+            weight: 1 replaces the edits' keys and values, 0 leaves them alone.
+            callback: Told of every finished step.
+
+        Raises:
+            FingerprintError: The source belongs to another checkpoint, dtype or layer set.
+            InputError: A setting is out of range.
+        """
+        started = time.perf_counter()
+        layers = self.layers if layers is None else resolve_layers(self.model, layers)
+        self._require_usable(source, layers)
+        edits = self._condition(prompts)
+        settings = source.fingerprint
+        default = settings.guidance_scale if settings.inversion is None else REAL_EDIT_GUIDANCE
+        guidance = _guidance_rows(guidance_scale, default, len(edits))
+        blend = Blend(weight, token_mask, t_window)
+
+        if source.store is None:
+            intervention = ShareKV(layers, blend)
+            conditioning = Conditioning.concat([source.conditioning, edits])
+            guidance = None if guidance is None else [settings.guidance_scale or 0.0, *guidance]
+        else:
+            intervention = InjectKV(layers, source.store, blend)
+            conditioning = edits
+        velocity = _CountedVelocity(self.model, conditioning, guidance)
+        noise = source.noise.expand(len(conditioning), -1, -1, -1)
+        with self.model.attach(intervention):
+            latents = integrate(velocity, noise, source.grid, _edit_solver(source), callback=callback)
+        latents = unnudge(latents[-len(edits) :], settings.nudge_scale)
+        images = self._decode(latents, source.images.shape[-2:])
+        recipe = {
+            "source": dataclasses.asdict(settings),
+            "edits": list(edits.prompts),
+            "guidance_scale": guidance,
+            "layers": list(layers),
+            "t_window": list(t_window),
+            "token_mask": None if token_mask is None else digest(token_mask),
+            "weight": weight,
+            "keep": "share" if source.store is None else "recorded",
+            "nfe": {"source": source.nfe, "edit": velocity.nfe, "rows": len(conditioning)},
+            "seconds": round(time.perf_counter() - started, 3),
+            "versions": versions(),
+        }
+        return EditResult(edits.prompts, images, latents, source, recipe)
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        default_height, default_width = self.model.default_size
+        height = default_height if height is None else height
+        width = default_width if width is None else width
+        self.model.check_size(height, width)
+        return height, width
+
+    def _noise(self, seed: int | None, latents: Latents | None, height: int, width: int) -> tuple[int | None, Latents]:
+        shape = (1, *self.model.latent_shape(height, width))
+        if latents is None:
+            seed = secrets.randbelow(2**31) if seed is None else seed
+            generator = torch.Generator("cpu").manual_seed(seed)
+            return seed, torch.randn(shape, generator=generator).to(self.model.device)
+        if seed is not None:
+            raise InputError("Both seed and latents were given; the latents are the noise, so leave the seed out.")
+        if latents.shape != shape:
+            raise InputError(
+                f"latents must have shape {shape} for {height}x{width} pixels, got {tuple(latents.shape)}."
+            )
+        return None, latents.to(self.model.device, torch.float32)
+
+    def _condition(self, prompts: str | Sequence[str] | Conditioning) -> Conditioning:
+        if isinstance(prompts, Conditioning):
+            return prompts
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not texts:
+            raise InputError("No prompt was given; pass at least one edited prompt.")
+        for text in texts:
+            if not text.strip():
+                raise InputError("A prompt is empty; describe the picture in words, such as 'a dog on the grass'.")
+        return self.model.encode_prompt(texts)
+
+    def _store(self, solver: Solver, grid: TimeGrid, height: int, width: int) -> KVStore | None:
+        bytes_needed = self.model.kv_bytes(height, width) * len(self.layers) * grid.num_steps * solver.evals_per_step
+        return make_store(self.keep, bytes_needed, self.model.device)
+
+    def _recording(self, store: KVStore | None) -> AbstractContextManager[None]:
+        return nullcontext() if store is None else self.model.attach(RecordKV(self.layers, store))
+
+    def _fingerprint(
+        self,
+        conditioning: Conditioning,
+        height: int,
+        width: int,
+        grid: TimeGrid,
+        solver: Solver,
+        *,
+        guidance_scale: float | None,
+        seed: int | None = None,
+        image: str | None = None,
+        inversion: str | None = None,
+        nudge_scale: float = 1.0,
+    ) -> Fingerprint:
+        return Fingerprint(
+            model=self.model.name,
+            checkpoint=self.model.checkpoint_hash(),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+            prompt=conditioning.prompts[0],
+            conditioning=digest(*conditioning.tensors.values()),
+            seed=seed,
+            image=image,
+            height=height,
+            width=width,
+            times=grid.times,
+            guidance_scale=guidance_scale,
+            solver=describe_solver(solver),
+            inversion=inversion,
+            nudge_scale=nudge_scale,
+            layers=self.layers,
+            modifications=self.model.modifications,
+        )
+
+    def _source(
+        self,
+        settings: Fingerprint,
+        conditioning: Conditioning,
+        trajectory: Trajectory,
+        offsets: Mapping[float, Tensor],
+        store: KVStore | None,
+        nfe: int,
+        picture: Prepared | None = None,
+    ) -> Source:
+        clean = unnudge(trajectory.at(0.0), settings.nudge_scale)
+        size = (settings.height, settings.width) if picture is None else picture.content_size
+        return Source(
+            fingerprint=settings,
+            conditioning=conditioning,
+            trajectory=trajectory,
+            offsets=offsets,
+            store=store,
+            images=self._decode(clean, size),
+            alpha=None if picture is None else picture.alpha,
+            nfe=nfe,
+        )
+
+    def _decode(self, latents: Latents, size: Sequence[int]) -> Images:
+        height, width = size
+        return self.model.decode_latents(latents)[..., :height, :width].cpu()
+
+    def _require_usable(self, source: Source, layers: Sequence[int]) -> None:
+        source.fingerprint.require(
+            checkpoint=self.model.checkpoint_hash(), dtype=str(self.model.dtype).removeprefix("torch.")
+        )
+        if source.store is not None and not set(layers) <= set(source.fingerprint.layers):
+            source.fingerprint.require(layers=tuple(layers))
+
+
+class _CountedVelocity:
+    """The model's velocity under one conditioning, counting evaluations."""
+
+    def __init__(self, model: FlowModel, conditioning: Conditioning, guidance_scale: Guidance):
+        self._model = model
+        self._conditioning = conditioning
+        self._guidance_scale = guidance_scale
+        self.nfe = 0
+
+    def __call__(self, latents: Tensor, t: float) -> Tensor:
+        self.nfe += 1
+        return self._model.velocity(latents, t, self._conditioning, guidance_scale=self._guidance_scale)
+
+
+def _keeping(trajectory: Trajectory, callback: Callback | None) -> Callback:
+    def keep(record: StepRecord) -> None:
+        trajectory.put(record.t1, record.latents)
+        if callback is not None:
+            callback(record)
+
+    return keep
+
+
+def _check_inversion(inversion: str, solver: Solver) -> None:
+    if inversion not in ("aligned", "paper"):
+        raise unknown_name("inversion", inversion, ["aligned", "paper"])
+    if inversion == "aligned" and not isinstance(solver, FixedPoint):
+        raise InputError(
+            f"Aligned replay retraces steps of the fixed-point solver, not of {type(solver).__name__}. Use "
+            "solver='fixed_point', or inversion='paper' with this solver."
+        )
+
+
+def _sampler(solver: Solver) -> Solver:
+    """The solver that goes back from the noise: the paper inverts by a fixed-point step and samples by Euler."""
+    return Euler() if isinstance(solver, FixedPoint) else solver
+
+
+def _edit_solver(source: Source) -> Solver:
+    solver = make_solver(source.fingerprint.solver)
+    if source.fingerprint.inversion is None:
+        return solver
+    if source.fingerprint.inversion == "aligned":
+        return AlignedReplay(source.offsets)
+    solver = _sampler(solver)
+    return Anchored(solver, source.trajectory) if source.store is None else solver
+
+
+def _checked_guidance(scale: float | None, default: float | None) -> float | None:
+    if default is None:
+        if scale not in (None, 0.0, 1.0):
+            warnings.warn(f"This model takes no guidance scale; {scale} has no effect.", stacklevel=3)
+        return None
+    scale = default if scale is None else float(scale)
+    if not (math.isfinite(scale) and scale >= 0):
+        raise InputError(f"guidance_scale must be a finite number of 0 or more, got {scale}.")
+    return scale
+
+
+def _guidance_rows(scale: float | Sequence[float] | None, default: float | None, rows: int) -> list[float] | None:
+    if default is None:
+        return None
+    scales = list(scale) if isinstance(scale, Sequence) else [scale] * rows
+    if len(scales) != rows:
+        raise InputError(f"guidance_scale has {len(scales)} values for {rows} edit(s); pass one, or one an edit.")
+    return [float(_checked_guidance(value, default) or 0.0) for value in scales]

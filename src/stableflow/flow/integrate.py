@@ -1,0 +1,69 @@
+"""The one loop over steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stableflow.errors import NumericsError
+from stableflow.flow.solvers.base import Solver
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.types import Latents, Velocity
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a callback sees after a step from `t0` to `t1`."""
+
+    index: int
+    num_steps: int
+    t0: float
+    t1: float
+    latents: Tensor
+    previous: Tensor
+
+    def estimate(self) -> Tensor:
+        """Return the image latents that the last step points at: z_0 = z_{t1} - t1 v."""
+        velocity = (self.latents - self.previous) / (self.t1 - self.t0)
+        return self.latents - self.t1 * velocity
+
+
+Callback = Callable[[StepRecord], None]
+
+
+def integrate(
+    velocity: Velocity, latents: Latents, grid: TimeGrid, solver: Solver, *, callback: Callback | None = None
+) -> Latents:
+    """Solve dz/dt = v(z, t) along the grid.
+
+    Args:
+        velocity: The field v.
+        latents: State at the grid's first time. Kept in float32 throughout; the field may compute in less.
+        grid: Times to visit; falling times sample, rising times invert.
+        solver: The update rule.
+        callback: Told of every finished step; it sees and cannot steer.
+
+    Returns:
+        The state at the grid's last time, float32.
+
+    Raises:
+        NumericsError: A step produced NaN or infinity; names the step and the time.
+    """
+    latents = latents.to(torch.float32)
+    state = solver.init(velocity, grid.times[0], latents)
+    for index, (t0, t1) in enumerate(grid.steps()):
+        previous = latents
+        latents, state = solver.step(velocity, t0, t1, latents, state)
+        _require_finite(latents, index, grid.num_steps, t0, t1)
+        if callback is not None:
+            callback(StepRecord(index, grid.num_steps, t0, t1, latents, previous))
+    return latents
+
+
+def _require_finite(latents: Tensor, index: int, num_steps: int, t0: float, t1: float) -> None:
+    if not bool(torch.isfinite(latents).all()):
+        raise NumericsError(
+            f"Step {index + 1} of {num_steps} (t = {t0:.4f} -> {t1:.4f}) produced NaN or infinite latents. "
+            "float16 overflows in FLUX-like transformers: load the model with dtype=bfloat16 or float32."
+        )

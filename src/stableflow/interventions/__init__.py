@@ -1,0 +1,9 @@
+"""Reading and changing what chosen layers do. Interventions know layers and tokens and no model family."""
+
+from stableflow.interventions.bypass import Bypass
+from stableflow.interventions.inject import InjectKV
+from stableflow.interventions.record import RecordKV
+from stableflow.interventions.share import ShareKV
+from stableflow.interventions.store import KVStore
+
+__all__ = ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"]

@@ -1,0 +1,41 @@
+"""Inject a recorded source's keys and values into its edits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from stableflow.interventions.blend import Blend
+from stableflow.interventions.store import KVStore, address_of
+from stableflow.models.base import Forward, Layer, Part, ProjectionHook
+
+
+@dataclass(frozen=True)
+class InjectKV:
+    """Replace the image keys and values of every row in chosen layers by the recorded ones.
+
+    Args:
+        layers: Indices in execution order; they must have been recorded.
+        store: Filled by `RecordKV` over the same sequence of passes.
+        blend: Weight, token mask and time window; the default replaces fully, everywhere, always.
+
+    Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.
+    """
+
+    layers: Sequence[int]
+    store: KVStore
+    blend: Blend = Blend()
+
+    def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
+        return [
+            ProjectionHook(layers[index], part, partial(self._inject, index, part))
+            for index in self.layers
+            for part in ("key", "value")
+        ]
+
+    def _inject(self, layer: int, part: Part, forward: Forward, features: Tensor) -> Tensor | None:
+        if not self.blend.acts_at(forward.t):
+            return None
+        source = self.store.get(address_of(forward, layer, part), like=features)
+        return self.blend.apply(features, source, forward.layout)

@@ -1,0 +1,33 @@
+"""Record the keys and values of the source's image tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from stableflow.interventions.store import KVStore, address_of
+from stableflow.models.base import Forward, Layer, Part, ProjectionHook
+
+
+@dataclass(frozen=True)
+class RecordKV:
+    """Put row 0's image keys and values of chosen layers into a store, as they leave their projections.
+
+    Args:
+        layers: Indices in execution order.
+        store: Filled with one entry a pass, layer and part. The pass itself is not changed.
+    """
+
+    layers: Sequence[int]
+    store: KVStore
+
+    def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
+        return [
+            ProjectionHook(layers[index], part, partial(self._record, index, part))
+            for index in self.layers
+            for part in ("key", "value")
+        ]
+
+    def _record(self, layer: int, part: Part, forward: Forward, features: Tensor) -> None:
+        self.store.put(address_of(forward, layer, part), features[:1])

@@ -1,0 +1,1 @@
+"""Measures of an edit, one a file; each owns its resizing and normalisation."""

@@ -1,0 +1,1 @@
+"""Models as velocity fields. Only `<family>.py` knows diffusers' class names."""

@@ -1,0 +1,216 @@
+"""One view of any multimodal diffusion transformer: what the rest of the package may know of a model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.types import Images, Latents
+
+Kind = Literal["double", "single"]
+Part = Literal["key", "value"]
+Guidance = float | Sequence[float] | None
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts; every tensor is batch first, one row a prompt.
+
+    Args:
+        prompts: The texts, empty strings where only embeddings were given.
+        tensors: What the family's transformer takes, by its own names.
+    """
+
+    prompts: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @staticmethod
+    def concat(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Stack conditionings of one text length along the batch."""
+        names = parts[0].tensors
+        return Conditioning(
+            tuple(prompt for part in parts for prompt in part.prompts),
+            {name: torch.cat([part.tensors[name] for part in parts]) for name in names},
+        )
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Where image tokens are in every layer of one forward pass.
+
+    Args:
+        image_rows, image_columns: The grid of image tokens.
+        text_tokens: Text length of this pass.
+        image_start: For each kind of layer, the position of the first image token in what the layer's key and value
+            projections see (a double layer projects its image stream alone).
+    """
+
+    image_rows: int
+    image_columns: int
+    text_tokens: int
+    image_start: Mapping[Kind, int]
+
+    @property
+    def image_tokens(self) -> int:
+        return self.image_rows * self.image_columns
+
+    def image_span(self, kind: Kind) -> slice:
+        """Return the positions of the image tokens in the projections of a layer of this kind."""
+        start = self.image_start[kind]
+        return slice(start, start + self.image_tokens)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear map whose output holds a key or value; `columns` picks it out of a fused projection."""
+
+    module: nn.Module
+    columns: slice = field(default_factory=lambda: slice(None))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block of the transformer.
+
+    Args:
+        index: Place in the flat execution order, from 0.
+        kind: "double" has separate image and text streams, "single" a joint one.
+        block: The module.
+        projection: Finds where its keys or values leave their projection, before QK norm and RoPE. Asked at every
+            attach, since loading a LoRA replaces the module.
+        identity: From the block's call (args, kwargs) to the output of a block that does nothing: its inputs, both
+            streams, in the block's own order.
+    """
+
+    index: int
+    kind: Kind
+    block: nn.Module
+    projection: Callable[[Part], Projection]
+    identity: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The forward pass under way.
+
+    Args:
+        t: Flow time.
+        occurrence: How many earlier passes since attaching had this t (solvers may visit a time twice).
+        layout: Where the tokens are.
+        batch: Rows of this pass.
+    """
+
+    t: float
+    occurrence: int
+    layout: TokenLayout
+    batch: int
+
+
+@dataclass(frozen=True)
+class ProjectionHook:
+    """Called with the image rows of one layer's keys or values; returns their replacement, or None to leave them."""
+
+    layer: Layer
+    part: Part
+    function: Callable[[Forward, Float[Tensor, "batch image_tokens dim"]], Tensor | None]
+
+
+@dataclass(frozen=True)
+class BlockHook:
+    """Called with (forward, identity output, output) of one block; returns the output to use, or None."""
+
+    layer: Layer
+    function: Callable[[Forward, Any, Any], Any]
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """Something that reads or changes chosen layers while it is attached."""
+
+    def hooks(self, layers: Sequence[Layer]) -> Sequence[ProjectionHook | BlockHook]:
+        """Return the hooks that this intervention wants on these layers."""
+        ...
+
+
+@runtime_checkable
+class FlowModel(Protocol):
+    """A text-to-image model as a velocity field over unpacked latents."""
+
+    name: str
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """Every block in execution order; layers[i].index == i."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def pixel_multiple(self) -> int:
+        """Height and width in pixels must be multiples of this."""
+        ...
+
+    @property
+    def modifications(self) -> tuple[str, ...]:
+        """What was changed in the checkpoint after it was published: adapters, quantisation."""
+        ...
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        """Height and width in pixels when none are given."""
+        ...
+
+    @property
+    def default_guidance_scale(self) -> float | None:
+        """The usual guidance scale; None where the model takes none."""
+        ...
+
+    def checkpoint_hash(self) -> str:
+        """Return a digest that changes when the transformer's weights or adapters do."""
+        ...
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise InputError unless the model can run at this size in pixels."""
+        ...
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        """Return (channels, latent_height, latent_width)."""
+        ...
+
+    def kv_bytes(self, height: int, width: int) -> int:
+        """Return the bytes of one layer's image keys and values of one row in one pass."""
+        ...
+
+    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning: ...
+
+    def encode_image(self, images: Images) -> Latents:
+        """Return the VAE's mean, shifted and scaled; images are in [0, 1]."""
+        ...
+
+    def decode_latents(self, latents: Latents) -> Images:
+        """Return images in [0, 1]."""
+        ...
+
+    def time_grid(self, num_steps: int, height: int, width: int) -> TimeGrid:
+        """Return the scheduler's own shifted sigmas, from 1 to 0."""
+        ...
+
+    def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
+        """Return dz/dt = noise - image at flow time t; guidance is a scalar or one a row."""
+        ...
+
+    def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
+        """Open a block in which the interventions act; the model is left exactly as it was found."""
+        ...

@@ -1,0 +1,29 @@
+"""Which class reads which pipeline: one line a family."""
+
+from collections.abc import Callable
+from typing import Any
+
+from stableflow.models.base import FlowModel
+from stableflow.models.flux import FluxModel
+from stableflow.registry import Registry
+
+FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
+"""From the `_class_name` of a model_index.json to the model over such a pipeline."""
+
+FAMILIES.register("FluxPipeline")(FluxModel)
+
+
+def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:
+    """Return the model over a diffusers pipeline that is loaded already.
+
+    Args:
+        pipeline: A diffusers pipeline of a supported class; it is used as it is.
+        name: What presets and messages call the checkpoint; the pipeline's own `_name_or_path` when None.
+        max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None.
+
+    Raises:
+        UnknownNameError: No family reads this class of pipeline.
+    """
+    family = FAMILIES[type(pipeline).__name__]
+    name = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
+    return family(pipeline, name=name, max_sequence_length=max_sequence_length)

@@ -1,0 +1,208 @@
+"""From a name, a folder, a hub id or a single file to a model."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import diffusers
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError
+
+from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
+from stableflow.models.base import FlowModel
+from stableflow.models.families import FAMILIES, wrap
+
+BUNDLED = ("tiny",)
+TRANSFORMER_FILES = (".safetensors", ".gguf")
+Offload = Literal["none", "model", "group"]
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    offload: Offload = "none",
+    components: str = "black-forest-labs/FLUX.1-dev",
+    lora: str | Path | None = None,
+    revision: str | None = None,
+    offline: bool = False,
+    max_sequence_length: int | None = None,
+) -> FlowModel:
+    """Load a model.
+
+    Args:
+        name: The bundled "tiny", a folder in diffusers' layout, a single transformer file (.safetensors or .gguf), or
+            a hub id such as "black-forest-labs/FLUX.1-dev".
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
+        offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
+        components: Folder or hub id of everything but the transformer, for a single transformer file.
+        lora: LoRA weights to load on top (file, folder or hub id); needs the extra `lora`.
+        revision: Branch, tag or commit of a hub id.
+        offline: Never ask the hub; use what is in its local cache.
+        max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
+
+    Raises:
+        UnknownNameError: Neither a bundled name, a path nor a hub id, or a pipeline of an unsupported class.
+        LoadError: The files are missing, damaged, gated or out of reach; says which and what to do.
+    """
+    device = _choose_device(device)
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    location = _locate(name)
+    with _load_errors(str(name)):
+        if location.suffix in TRANSFORMER_FILES if isinstance(location, Path) else False:
+            pipeline = _from_transformer_file(Path(location), components, dtype, offline)
+        else:
+            pipeline = _from_folder(location, revision, dtype, offline)
+        if lora is not None:
+            _load_lora(pipeline, lora, offline)
+    _place(pipeline, device, offload)
+    return wrap(pipeline, name=str(name), max_sequence_length=max_sequence_length)
+
+
+def bundled_path(name: str) -> Path:
+    """Return the folder of a bundled model."""
+    return Path(str(resources.files("stableflow") / "bundled" / name))
+
+
+def _choose_device(device: str) -> str:
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _locate(name: str | Path) -> Path | str:
+    """Return a path that exists, or a hub id."""
+    if str(name) in BUNDLED:
+        return bundled_path(str(name))
+    path = Path(name).expanduser()
+    if path.exists():
+        return _checked_path(path)
+    looks_like_path = isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or name.startswith((".", "/", "~"))
+    if looks_like_path:
+        raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
+    if name.count("/") != 1:
+        raise unknown_name("model", str(name), [*BUNDLED, "<folder>", "<organisation>/<repository> on the hub"])
+    return str(name)
+
+
+def _checked_path(path: Path) -> Path:
+    if path.is_dir() and not (path / "model_index.json").is_file():
+        raise LoadError(
+            f"The folder {path} holds no model: model_index.json is missing. Pass a pipeline folder in diffusers' "
+            "layout (as save_pretrained writes it), or a single transformer file (.safetensors or .gguf)."
+        )
+    if path.is_file() and path.suffix not in TRANSFORMER_FILES:
+        raise LoadError(f"{path} is no model file; a transformer file ends in .safetensors or .gguf.")
+    return path
+
+
+def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool) -> Any:
+    class_name = _pipeline_class(location, revision, offline)
+    if class_name not in FAMILIES:
+        raise UnknownNameError(
+            f"{location} is a {class_name}, which no family of this version reads. Supported pipelines: "
+            f"{', '.join(FAMILIES)}."
+        )
+    pipeline_class = getattr(diffusers, class_name)
+    return pipeline_class.from_pretrained(
+        str(location), torch_dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision
+    )
+
+
+def _pipeline_class(location: Path | str, revision: str | None, offline: bool) -> str:
+    if isinstance(location, Path):
+        index = location / "model_index.json"
+    else:
+        index = Path(hf_hub_download(location, "model_index.json", revision=revision, local_files_only=offline))
+    return json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+
+
+def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool) -> Any:
+    quantisation = {}
+    if path.suffix == ".gguf":
+        quantisation["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+    transformer = diffusers.FluxTransformer2DModel.from_single_file(
+        str(path),
+        config=components,
+        subfolder="transformer",
+        torch_dtype=dtype,
+        local_files_only=offline or Path(components).is_dir(),
+        **quantisation,
+    )
+    return diffusers.FluxPipeline.from_pretrained(
+        components, transformer=transformer, torch_dtype=dtype, use_safetensors=True, local_files_only=offline
+    )
+
+
+def _load_lora(pipeline: Any, lora: str | Path, offline: bool) -> None:
+    if find_spec("peft") is None:
+        raise MissingExtraError("LoRA weights need peft: pip install 'stableflow[lora]'.")
+    pipeline.load_lora_weights(str(lora), local_files_only=offline)
+
+
+def _place(pipeline: Any, device: str, offload: Offload) -> None:
+    if offload not in ("none", "model", "group"):
+        raise unknown_name("offload choice", offload, ["none", "model", "group"])
+    if offload == "none":
+        pipeline.to(device)
+        return
+    if device == "cpu":
+        raise InputError(f"offload={offload!r} moves weights between CPU and accelerator; this run is on the CPU.")
+    if offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    else:
+        pipeline.enable_group_offload(
+            onload_device=torch.device(device), offload_type="block_level", num_blocks_per_group=1
+        )
+
+
+@contextmanager
+def _load_errors(name: str) -> Iterator[None]:
+    """Turn what loading can raise into one message that says what to do."""
+    try:
+        yield
+    except GatedRepoError as error:
+        raise LoadError(
+            f"{name} is gated: its licence must be accepted on the hub before it can be downloaded.\n"
+            f"1. Open https://huggingface.co/{name} in a browser, log in and accept the licence.\n"
+            "2. Run `hf auth login`, or set HF_TOKEN, with a token that may read gated repositories; then try again."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise LoadError(
+            f"The hub knows no model {name!r}, or it is private. Check the spelling; for a private model set HF_TOKEN."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise LoadError(
+            f"{name} is not in the local cache and cannot be fetched (offline, or the hub cannot be reached). Connect "
+            f"once without --offline, or pass a local folder. Bundled and always there: {', '.join(BUNDLED)}."
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise LoadError(f"The hub refused {name}: {_first_line(error)}") from error
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        if isinstance(error, (LoadError, UnknownNameError, InputError)):
+            raise
+        raise LoadError(
+            f"{name} could not be loaded; a file is missing, damaged or of another model: {_first_line(error)} "
+            "Download it again, or check it with `stableflow doctor`."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,131 @@
+"""What a scene is: captioned attributes, hidden properties, and how they hang together."""
+
+import dataclasses
+import random
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stableflow.errors import InputError, unknown_name
+
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
+    "subject": ("dog", "cat", "bird"),
+    "colour": ("red", "blue", "yellow", "green", "white", "black"),
+    "pose": ("standing", "sitting", "jumping"),
+    "hat": ("none", "red", "blue", "yellow"),
+    "place": ("grass", "beach", "snow", "street"),
+    "time": ("noon", "sunset", "night"),
+    "companion": ("none", "ball", "tree", "house", "balloon"),
+}
+"""Attributes that captions name, and their values."""
+
+HIDDEN: Mapping[str, tuple[str, ...]] = {
+    "facing": ("left", "right"),
+    "side": ("left", "right"),
+    "tint": ("cool", "warm", "pink", "mint"),
+    "skyline": ("plain", "hills", "peaks", "towers", "forest"),
+    "clouds": ("clear", "puffy", "streaks"),
+}
+"""Properties that no caption names: what an edit can lose without anyone having asked for it."""
+
+CONTINUOUS = ("horizon", "scale", "phase", "sun")
+"""Hidden properties with values in [0, 1)."""
+
+ENTANGLED = 0.9  # share of scenes in which a hidden property follows from the captioned ones
+JITTER = 0.08  # spread around the value that follows
+HELD_OUT = 16  # one combination of subject, colour and place in so many is never trained on
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture as values; `seed` feeds one random stream for each part of the picture.
+
+    Every value is explicit, so changing one leaves all others, and all other random draws, as they were.
+    """
+
+    subject: str
+    colour: str
+    pose: str
+    hat: str
+    place: str
+    time: str
+    companion: str
+    facing: str
+    side: str
+    tint: str
+    skyline: str
+    clouds: str
+    horizon: float
+    scale: float
+    phase: float
+    sun: float
+    seed: int
+
+
+def sample(rng: random.Random) -> Scene:
+    """Draw a scene from the world's distribution.
+
+    Subject, colour, pose, hat and place are independent. Time and companion follow from them half of the time, and the
+    hidden properties follow from all of them nine times in ten: changing one word of a caption moves the most likely
+    value of every hidden property, as it does in photographs.
+    """
+    told = {name: rng.choice(ATTRIBUTES[name]) for name in ("subject", "colour", "pose", "place")}
+    told["hat"] = rng.choice(("none", "none", "none", *ATTRIBUTES["hat"][1:]))
+    follows = dict(told)
+    told["time"] = _pick(_position("time", follows, rng, 0.5), ATTRIBUTES["time"])
+    told["companion"] = _pick(_position("companion", follows, rng, 0.5), ("none", "none", *ATTRIBUTES["companion"]))
+    hidden = {name: _pick(_position(name, told, rng, ENTANGLED), values) for name, values in HIDDEN.items()}
+    numbers = {name: _position(name, told, rng, ENTANGLED) for name in CONTINUOUS}
+    return Scene(**told, **hidden, **numbers, seed=rng.randrange(1 << 30))
+
+
+def edit(scene: Scene, **changes: str) -> Scene:
+    """Return the scene with some values changed and everything else, every random draw included, as it was.
+
+    Raises:
+        UnknownNameError: No such attribute, or no such value of it.
+    """
+    known = {**ATTRIBUTES, **HIDDEN}
+    for name, value in changes.items():
+        if name not in known:
+            raise unknown_name("scene attribute", name, known)
+        if value not in known[name]:
+            raise unknown_name(f"value of {name}", value, known[name])
+    return dataclasses.replace(scene, **changes)
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether the scene's combination of subject, colour and place is kept out of training."""
+    return int(_hash("held out", scene.subject, scene.colour, scene.place) * HELD_OUT) == 0
+
+
+def sample_split(seed: int, *, held: bool) -> Scene:
+    """Draw the scene of this seed from the training combinations, or from the held-out ones."""
+    rng = random.Random(seed)
+    while held_out(scene := sample(rng)) != held:
+        pass
+    return scene
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise unless every name is a captioned attribute."""
+    wrong = [name for name in names if name not in ATTRIBUTES]
+    if wrong:
+        raise InputError(f"{wrong} are no captioned attributes; those are {list(ATTRIBUTES)}.")
+
+
+def _position(name: str, told: Mapping[str, str], rng: random.Random, strength: float) -> float:
+    """A place on the circle [0, 1): near one fixed by the told values with probability `strength`, else uniform."""
+    if rng.random() > strength:
+        return rng.random()
+    centre = sum(_hash(name, key, value) for key, value in told.items())
+    return (centre + rng.uniform(-JITTER, JITTER)) % 1
+
+
+def _pick(position: float, values: Sequence[str]) -> str:
+    return values[int(position * len(values))]
+
+
+def _hash(*words: str) -> float:
+    """A fixed number in [0, 1) for these words, the same on every machine."""
+    return (zlib.crc32("/".join(words).encode()) * 2654435761 % 2**32) / 2**32

@@ -1,0 +1,32 @@
+"""Last stage: a stock FluxPipeline folder."""
+
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
+from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
+
+from stableflow.training.network import Network
+from stableflow.training.tokens import make_tokenizer
+
+
+def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path) -> FluxPipeline:
+    """Write transformer, text encoders, tokenizers, autoencoder and scheduler in diffusers' layout, bfloat16.
+
+    The scheduler has shift 1 and no dynamic shifting, as the times of training were drawn.
+    """
+    for module in network.transformer.modules():
+        if type(module).__name__ == "FluxAttention":
+            module.set_processor(FluxAttnProcessor())
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+        vae=autoencoder,
+        text_encoder=network.text_encoder,
+        tokenizer=make_tokenizer(),
+        text_encoder_2=network.text_encoder_2,
+        tokenizer_2=make_tokenizer(),
+        transformer=network.transformer,
+    )
+    pipeline.to(dtype=torch.bfloat16)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return pipeline

@@ -1,0 +1,156 @@
+"""Stages 2 and 3: rectified flow from captions, then its classifier-free guidance distilled into the guidance input."""
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from stableflow.errors import LoadError
+from stableflow.training.data import SceneData
+from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
+from stableflow.training.network import Network, NetworkSettings, pack
+from stableflow.training.optimiser import Optimisers
+from stableflow.training.parallel import World, average, average_gradients
+from stableflow.training.tokens import tokenize
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Training of the transformer and its text encoders.
+
+    Args:
+        batch: A process and step.
+        caption_drop: Share of empty captions, which classifier-free guidance needs.
+        ema: Of the weights that are kept.
+        guidance_range: Scales that distillation teaches.
+    """
+
+    network: NetworkSettings = NetworkSettings()
+    num_steps: int = 4000
+    batch: int = 24
+    peak: float = 1.2e-3
+    caption_drop: float = 0.1
+    ema: float = 0.998
+    seed: int = 1
+    distil_steps: int = 500
+    distil_peak: float = 4e-4
+    guidance_range: tuple[float, float] = (1.0, 5.0)
+
+
+@torch.no_grad()
+def encode_all(autoencoder: AutoencoderKL, data: SceneData, path: Path, device: torch.device) -> Tensor:
+    """Return all pictures as packed latents of deviation 1, float16; computed on the first call."""
+    if not path.exists():
+        config, parts = autoencoder.config, []
+        model = autoencoder.to(device, memory_format=torch.channels_last)
+        for part in torch.arange(len(data.images)).split(100):
+            with torch.autocast(device.type, torch.bfloat16):
+                mean = model.encode(data.pixels(part).to(device)).latent_dist.mean.float()
+            parts.append(pack((mean - config.shift_factor) * config.scaling_factor).half().cpu())
+        torch.save(torch.cat(parts), path)
+    return torch.load(path, weights_only=True)
+
+
+class FlowData:
+    """Latents with captions, and the batches drawn from them."""
+
+    def __init__(self, latents: Tensor, tokens: Tensor):
+        self.latents, self.tokens = latents, tokens
+        self.empty = torch.tensor(tokenize(""))
+
+    def batch(self, settings: FlowSettings, generator: torch.Generator, device: torch.device):
+        """Return image tokens, noise, times (logit-normal) and captions, some of them empty."""
+        index = draw_index(len(self.latents), settings.batch, generator)
+        which = torch.randint(self.tokens.shape[1], index.shape, generator=generator)
+        captions = self.tokens[index, which].clone()
+        captions[torch.rand(index.shape, generator=generator) < settings.caption_drop] = self.empty
+        image = self.latents[index].float()
+        noise = torch.randn(image.shape, generator=generator)
+        t = torch.sigmoid(torch.randn(index.shape, generator=generator))
+        return tuple(tensor.to(device) for tensor in (image, noise, t, captions))
+
+
+def train_flow(folder: Path, data: FlowData, settings: FlowSettings, world: World) -> Network:
+    """Stage 2: regress v = noise - image at z_t = (1 - t) image + t noise, guidance input 1; returns the average."""
+
+    def loss_of(network: Network, generator: torch.Generator) -> Tensor:
+        image, noise, t, captions = data.batch(settings, generator, world.device)
+        z = torch.lerp(image, noise, t[:, None, None])
+        predicted = network(z, t, captions, torch.ones_like(t))
+        return (predicted.float() - (noise - image)).square().mean()
+
+    torch.manual_seed(settings.seed)
+    network = Network(settings.network).to(world.device)
+    return _train(network, loss_of, "flow", settings.num_steps, settings.peak, folder, settings, world)
+
+
+def distil_guidance(folder: Path, teacher: Network, data: FlowData, settings: FlowSettings, world: World) -> Network:
+    """Stage 3: a copy learns v_empty + w (v_caption - v_empty) of the teacher as its output at guidance input w."""
+    teacher = teacher.eval().requires_grad_(False)
+
+    def loss_of(network: Network, generator: torch.Generator) -> Tensor:
+        image, noise, t, captions = data.batch(settings, generator, world.device)
+        z = torch.lerp(image, noise, t[:, None, None])
+        low, high = settings.guidance_range
+        w = (low + (high - low) * torch.rand(t.shape, generator=generator)).to(t)
+        with torch.no_grad():
+            empty = data.empty.to(captions).expand_as(captions)
+            both = teacher(z.repeat(2, 1, 1), t.repeat(2), torch.cat([captions, empty]), torch.ones_like(t).repeat(2))
+            told, untold = both.float().chunk(2)
+            target = untold + w[:, None, None] * (told - untold)
+        return (network(z, t, captions, w).float() - target).square().mean()
+
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    return _train(student, loss_of, "distil", settings.distil_steps, settings.distil_peak, folder, settings, world)
+
+
+def _train(network: Network, loss_of, stage, num_steps, peak, folder, settings: FlowSettings, world: World) -> Network:
+    """Train or resume; returns the exponential average of the weights."""
+    network.train().use_plain_attention()
+    averaged = copy.deepcopy(network).requires_grad_(False)
+    optimisers = Optimisers(network, peak, world)
+    parameters = list(network.parameters())
+    checkpoint = Checkpoint(
+        folder / stage,
+        world,
+        lambda: [network.state_dict(), averaged.state_dict(), optimisers.state_dict()],
+        lambda kept: [
+            network.load_state_dict(kept[0]),
+            averaged.load_state_dict(kept[1]),
+            optimisers.load(kept[2]),
+        ],
+    )
+    progress = Progress(stage, num_steps, world)
+    for step in range(checkpoint.resume(), num_steps):
+        optimisers.set_rate(learning_rate(step, num_steps, peak))
+        with torch.autocast(world.device.type, torch.bfloat16):
+            loss = loss_of(network, step_generator(settings.seed, step, world))
+        loss.backward()
+        average_gradients(parameters, world)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimisers.step()
+        _average(averaged, network, min(settings.ema, (step + 1) / (step + 10)))
+        progress.tell(step, average(loss.item(), world) if world.size > 1 else loss.item())
+        if (step + 1) % 250 == 0 or step + 1 == num_steps:
+            checkpoint.save(step + 1)
+    return averaged.eval()
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - decay)
+
+
+def latest_average(folder: Path, world: World) -> dict[str, Tensor]:
+    """Return the averaged weights of the distilled network, or of the flow stage where distillation has not begun."""
+    for stage in ("distil", "flow"):
+        found = sorted(folder.glob(f"{stage}.rank0of*.pt"))
+        if found:
+            return torch.load(found[0], map_location=world.device, weights_only=True)["state"][1]
+    raise LoadError(f"{folder} holds no checkpoint of the flow stage; run that first.")

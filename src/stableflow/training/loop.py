@@ -1,0 +1,81 @@
+"""What all stages share: schedules, deterministic batches, checkpoints, progress."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stableflow.training.parallel import World, wait_for_all
+
+log = logging.getLogger(__name__)
+
+
+def learning_rate(step: int, num_steps: int, peak: float, *, warmup: int = 60, decay_from: float = 0.4) -> float:
+    """Linear warm-up, constant, then linear to a hundredth of the peak."""
+    done = step / num_steps
+    decay = 1.0 if done < decay_from else (1 - done) / (1 - decay_from)
+    return peak * min(1.0, (step + 1) / warmup) * max(decay, 0.01)
+
+
+def step_generator(seed: int, step: int, world: World) -> torch.Generator:
+    """Return the only source of randomness of one step in one process, so that a resumed run repeats it."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) * 64 + world.rank)
+
+
+def draw_index(count: int, batch: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(count, (batch,), generator=generator)
+
+
+class Checkpoint:
+    """One file that holds where a stage stands; each process keeps its own, since optimiser states are sharded.
+
+    Args:
+        path: Without the suffix for the process.
+        state: Returns everything to keep.
+        restore: Takes it back.
+    """
+
+    def __init__(self, path: Path, world: World, state: Callable[[], Any], restore: Callable[[Any], None]):
+        self._path = path.with_suffix(f".rank{world.rank}of{world.size}.pt")
+        self._world, self._state, self._restore = world, state, restore
+
+    def resume(self) -> int:
+        """Return the number of finished steps, after restoring them."""
+        if not self._path.exists():
+            return 0
+        kept = torch.load(self._path, map_location=self._world.device, weights_only=True)
+        self._restore(kept["state"])
+        return kept["step"]
+
+    def save(self, step: int) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".tmp")
+        torch.save({"step": step, "state": self._state()}, temporary)
+        wait_for_all(self._world)
+        temporary.replace(self._path)
+
+
+class Progress:
+    """Logs the mean loss and the pace every so many steps."""
+
+    def __init__(self, stage: str, num_steps: int, world: World, *, every: int = 100):
+        self._stage, self._num_steps, self._world, self._every = stage, num_steps, world, every
+        self._losses: list[float] = []
+        self._since = time.perf_counter()
+
+    def tell(self, step: int, loss: float) -> None:
+        self._losses.append(loss)
+        if (step + 1) % self._every == 0 and self._world.leads:
+            seconds = (time.perf_counter() - self._since) / len(self._losses)
+            mean = sum(self._losses) / len(self._losses)
+            left = seconds * (self._num_steps - step - 1) / 60
+            log.info(
+                "%s step %d/%d loss %.4f, %.3f s a step, %.0f min left",
+                self._stage, step + 1, self._num_steps, mean, seconds, left,
+            )  # fmt: skip
+            self._losses.clear()
+            self._since = time.perf_counter()

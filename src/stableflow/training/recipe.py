@@ -1,0 +1,107 @@
+"""The recipe: its stages in order, with the sizes of the bundled model."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+
+from stableflow.errors import unknown_name
+from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
+from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
+from stableflow.training.data import SceneData, scene_data
+from stableflow.training.export import export_pipeline
+from stableflow.training.flow import (
+    FlowData,
+    FlowSettings,
+    distil_guidance,
+    encode_all,
+    latest_average,
+    train_flow,
+)
+from stableflow.training.network import Network
+from stableflow.training.parallel import World, join_world, wait_for_all
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Sizes and settings of every stage."""
+
+    size: int = 64
+    scenes: int = 60_000
+    validation_scenes: int = 1_000
+    autoencoder: AutoencoderSettings = AutoencoderSettings()
+    flow: FlowSettings = FlowSettings()
+    classifier: ClassifierSettings = ClassifierSettings()
+
+
+RECIPE = Recipe()
+
+
+def _data(folder: Path, recipe: Recipe, *, validation: bool = False) -> SceneData:
+    count = recipe.validation_scenes if validation else recipe.scenes
+    return scene_data(folder / "data", count=count, size=recipe.size, validation=validation)
+
+
+def draw(folder: Path, recipe: Recipe, world: World) -> None:
+    """Draw all scenes."""
+    for validation in (True, False):
+        _data(folder, recipe, validation=validation)
+
+
+def autoencoder(folder: Path, recipe: Recipe, world: World) -> None:
+    """Train the autoencoder and measure it on held-out renders."""
+    model = train_autoencoder(folder, _data(folder, recipe), recipe.autoencoder, world)
+    if world.leads:
+        psnr = reconstruction_psnr(model.float(), _data(folder, recipe, validation=True))
+        log.info("autoencoder: %.2f dB on held-out renders", psnr)
+    wait_for_all(world)
+
+
+def _flow_data(folder: Path, recipe: Recipe, world: World) -> FlowData:
+    data, model = _data(folder, recipe), AutoencoderKL.from_pretrained(folder / "vae")
+    path = folder / "data" / "latents.pt"
+    if world.leads:
+        encode_all(model.eval(), data, path, world.device)
+    wait_for_all(world)
+    return FlowData(encode_all(model, data, path, world.device), data.tokens)
+
+
+def flow(folder: Path, recipe: Recipe, world: World) -> None:
+    """Train transformer and text encoders on the autoencoder's latents."""
+    train_flow(folder, _flow_data(folder, recipe, world), recipe.flow, world)
+
+
+def distil(folder: Path, recipe: Recipe, world: World) -> None:
+    """Distil classifier-free guidance."""
+    data = _flow_data(folder, recipe, world)
+    teacher = train_flow(folder, data, recipe.flow, world)  # finished: only reads its last checkpoint
+    distil_guidance(folder, teacher, data, recipe.flow, world)
+
+
+def classifier(folder: Path, recipe: Recipe, world: World) -> None:
+    """Train the attribute classifier and measure its ceiling on held-out renders."""
+    model = train_classifier(folder, _data(folder, recipe), recipe.classifier, world)
+    log.info("classifier on held-out renders: %s", ceiling(model, _data(folder, recipe, validation=True)))
+
+
+def export(folder: Path, recipe: Recipe, world: World) -> None:
+    """Write the last finished flow stage as a pipeline folder."""
+    network = Network(recipe.flow.network)
+    network.load_state_dict(latest_average(folder, world))
+    export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae"), folder / "pipeline")
+
+
+Stage = Callable[[Path, Recipe, World], None]
+STAGES: dict[str, Stage] = {"draw": draw, "autoencoder": autoencoder, "flow": flow, "distil": distil}
+STAGES |= {"classifier": classifier, "export": export}
+
+
+def run_stage(stage: str, *, folder: Path, device: str = "cpu", recipe: Recipe = RECIPE) -> None:
+    """Run or resume one stage; everything it needs and makes is under `folder`."""
+    if stage not in STAGES:
+        raise unknown_name("stage", stage, STAGES)
+    STAGES[stage](folder, recipe, join_world(device))

@@ -1,0 +1,95 @@
+"""Published and measured vital sets, found by checkpoint and never by family."""
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from stableflow.errors import InputError
+from stableflow.models.base import FlowModel
+
+VITAL = "vital"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The vital layers of one checkpoint.
+
+    Args:
+        layers: Indices in execution order.
+        num_layers: Layers of the checkpoint.
+        names: Hub ids or names under which it is loaded.
+        checkpoint: Its `checkpoint_hash`, where it was measured here.
+        source: Where the set comes from.
+    """
+
+    layers: tuple[int, ...]
+    num_layers: int
+    names: tuple[str, ...]
+    checkpoint: str | None
+    source: str
+
+
+def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, ...]:
+    """Return layer indices, sorted; "vital" asks for the preset of this very checkpoint.
+
+    Raises:
+        InputError: An index is out of range or repeated, or there is no preset; says what to do.
+    """
+    if isinstance(layers, str):
+        if layers != VITAL:
+            raise InputError(f"layers must be {VITAL!r} or a list of layer numbers, got {layers!r}.")
+        return find_preset(model).layers
+    total = len(model.layers)
+    wrong = [index for index in layers if not 0 <= index < total]
+    if wrong:
+        raise InputError(
+            f"layers {wrong} are out of range: {model.name!r} has layers 0..{total - 1}, counted in execution order."
+        )
+    if len(set(layers)) != len(layers):
+        raise InputError(f"layers must not repeat, got {list(layers)}.")
+    return tuple(sorted(layers))
+
+
+def find_preset(model: FlowModel) -> Preset:
+    """Return the preset of this checkpoint.
+
+    Raises:
+        InputError: None is known for it.
+    """
+    digest = model.checkpoint_hash()
+    named = None
+    for preset in all_presets():
+        if preset.checkpoint == digest:
+            return preset
+        if model.name in preset.names and preset.num_layers == len(model.layers):
+            named = preset
+    if named is None:
+        raise InputError(
+            f"No vital layers are known for {model.name!r} (checkpoint {digest}). A set holds for one checkpoint, not "
+            f"for its family. Pass layer numbers (0..{len(model.layers) - 1}, in execution order), or measure the set "
+            "with stableflow.measure_vitality."
+        )
+    if named.checkpoint is not None or model.modifications:
+        changed = ", ".join(model.modifications) or "weights other than those measured"
+        warnings.warn(f"The vital layers of {model.name!r} were measured without: {changed}.", stacklevel=3)
+    return named
+
+
+def all_presets() -> list[Preset]:
+    """Read every preset that the package ships."""
+    folder = resources.files("stableflow.vital") / "presets"
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
+    return [_read(file.read_text(encoding="utf-8")) for file in files]
+
+
+def _read(text: str) -> Preset:
+    entry = json.loads(text)
+    return Preset(
+        layers=tuple(entry["layers"]),
+        num_layers=entry["num_layers"],
+        names=tuple(entry["names"]),
+        checkpoint=entry.get("checkpoint"),
+        source=entry["source"],
+    )

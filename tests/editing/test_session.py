@@ -1,0 +1,64 @@
+"""A source is saved and loaded, also in a new process, and gives bitwise the same edits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_stable_flow import EDITS, LAYERS, SOURCE, generated, inverted
+
+import stableflow as sf
+from stableflow.errors import LoadError
+
+
+@pytest.mark.parametrize("make", [generated, inverted])
+@pytest.mark.parametrize("keep", ["device", "share"])
+def test_a_loaded_source_gives_the_same_edits(model, tmp_path, make, keep):
+    editor, source = sf.StableFlow(model, layers=LAYERS, keep=keep), make(model, keep=keep)
+    source.save(tmp_path)
+    loaded = sf.Source.load(tmp_path)
+    assert loaded.fingerprint == source.fingerprint
+    assert torch.equal(loaded.images, source.images) and torch.equal(loaded.latents, source.latents)
+    assert torch.equal(editor.edit(loaded, EDITS).latents, editor.edit(source, EDITS).latents)
+
+
+def test_a_new_process_gives_the_same_edits(model, tmp_path):
+    source = generated(model)
+    source.save(tmp_path)
+    expected = sf.StableFlow(model, layers=LAYERS).edit(source, EDITS).latents
+    script = (
+        "import sys, torch; sys.path.insert(0, sys.argv[1]); torch.set_num_threads(2)\n"
+        "import stableflow as sf\n"
+        "from tiny_flux import tiny_flux_pipeline\n"
+        "model = sf.wrap(tiny_flux_pipeline(), name='random-flux')\n"
+        f"edits = sf.StableFlow(model, layers={LAYERS}).edit(sf.Source.load(sys.argv[2]), {EDITS}).latents\n"
+        "torch.save(edits, sys.argv[2] + '/edits.pt')\n"
+    )
+    tests = str(Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script, tests, str(tmp_path)], check=True)
+    assert torch.equal(torch.load(tmp_path / "edits.pt"), expected)
+
+
+def test_damaged_and_missing_sessions(model, tmp_path):
+    with pytest.raises(LoadError, match=r"holds no saved source.*source\.json is missing"):
+        sf.Source.load(tmp_path)
+    generated(model).save(tmp_path)
+    tensors = tmp_path / "source.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:200])
+    with pytest.raises(LoadError, match="missing or damaged"):
+        sf.Source.load(tmp_path)
+    settings = json.loads((tmp_path / "source.json").read_text())
+    (tmp_path / "source.json").write_text(json.dumps({**settings, "format": 99}))
+    with pytest.raises(LoadError, match="format 99"):
+        sf.Source.load(tmp_path)
+    (tmp_path / "source.json").write_text("{")
+    with pytest.raises(LoadError, match="damaged"):
+        sf.Source.load(tmp_path)
+
+
+def test_nothing_but_the_two_files_is_left(model, tmp_path):
+    generated(model).save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source.json", "source.safetensors"]
+    assert SOURCE in (tmp_path / "source.json").read_text()

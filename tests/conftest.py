@@ -2,16 +2,10 @@
 
 import jaxtyping
 
-jaxtyping.install_import_hook("stableflow", "beartype.beartype")
+jaxtyping.install_import_hook("stableflow", "typechecking.check")
 
 import pytest
-import torch
 from tiny_flux import tiny_flux_pipeline
-
-
-@pytest.fixture(autouse=True, scope="session")
-def two_threads():
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

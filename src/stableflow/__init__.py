@@ -1,15 +1,37 @@
-"""Training-free image editing with diffusion transformers: vital layers, exactly and measurably."""
+"""Training-free image editing with diffusion transformers: vital layers, exactly and measurably.
 
-from stableflow.editing.result import EditResult
-from stableflow.editing.source import Source
-from stableflow.editing.stable_flow import StableFlow
-from stableflow.errors import StableFlowError
-from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
-from stableflow.images import load_image, to_pil
-from stableflow.interventions import Bypass, InjectKV, RecordKV, ShareKV
-from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
-from stableflow.models.families import wrap
-from stableflow.models.load import load
+The names below are the public API; each is imported when it is first used, since torch and diffusers take seconds.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stableflow.editing.result import EditResult
+    from stableflow.editing.source import Source
+    from stableflow.editing.stable_flow import StableFlow
+    from stableflow.errors import StableFlowError
+    from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
+    from stableflow.images import load_image, to_pil
+    from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
+    from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
+    from stableflow.models.families import wrap
+    from stableflow.models.load import load
+    from stableflow.vital.measure import Vitality, measure_vitality
+
+_HOMES = {
+    "stableflow.editing.result": ["EditResult"],
+    "stableflow.editing.source": ["Source"],
+    "stableflow.editing.stable_flow": ["StableFlow"],
+    "stableflow.errors": ["StableFlowError"],
+    "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],
+    "stableflow.images": ["load_image", "to_pil"],
+    "stableflow.interventions": ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"],
+    "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
+    "stableflow.models.families": ["wrap"],
+    "stableflow.models.load": ["load"],
+    "stableflow.vital.measure": ["Vitality", "measure_vitality"],
+}
 
 __all__ = [
     "SOLVERS",
@@ -22,6 +44,7 @@ __all__ = [
     "FlowModel",
     "Heun",
     "InjectKV",
+    "KVStore",
     "Layer",
     "Midpoint",
     "RecordKV",
@@ -30,8 +53,21 @@ __all__ = [
     "StableFlow",
     "StableFlowError",
     "TokenLayout",
+    "Vitality",
     "load",
     "load_image",
+    "measure_vitality",
     "to_pil",
     "wrap",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'stableflow' has no attribute {name!r}; its public names are {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -243,7 +243,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             base = image.convert("RGB") if image.mode == "RGBA" else image
             converted = ImageCms.profileToProfile(base, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
             return converted if converted is not None else base.convert("RGB")
-        except ImageCms.PyCMSError:
+        except (ImageCms.PyCMSError, OSError):
             pass  # an unusable profile: take the colours as sRGB, as browsers do
     return image.convert("RGB")
 

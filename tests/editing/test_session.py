@@ -29,7 +29,7 @@ def test_a_new_process_gives_the_same_edits(model, tmp_path):
     source.save(tmp_path)
     expected = sf.StableFlow(model, layers=LAYERS).edit(source, EDITS).latents
     script = (
-        "import sys, torch; sys.path.insert(0, sys.argv[1]); torch.set_num_threads(2)\n"
+        "import sys, torch; sys.path.insert(0, sys.argv[1]); torch.set_num_threads(int(sys.argv[3]))\n"
         "import stableflow as sf\n"
         "from tiny_flux import tiny_flux_pipeline\n"
         "model = sf.wrap(tiny_flux_pipeline(), name='random-flux')\n"
@@ -37,7 +37,7 @@ def test_a_new_process_gives_the_same_edits(model, tmp_path):
         "torch.save(edits, sys.argv[2] + '/edits.pt')\n"
     )
     tests = str(Path(__file__).parents[1])
-    subprocess.run([sys.executable, "-c", script, tests, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", script, tests, str(tmp_path), str(torch.get_num_threads())], check=True)
     assert torch.equal(torch.load(tmp_path / "edits.pt"), expected)
 
 

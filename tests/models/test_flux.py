@@ -36,6 +36,18 @@ def test_sampling_equals_the_pipeline_from_prompts(pipeline, model, size, num_st
     assert (source.latents - expected).abs().max() == 0.0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sampling_equals_the_pipeline_with_any_number_of_threads(pipeline, model, threads):
+    before, latents = torch.get_num_threads(), noise(model, 32, 32)
+    try:
+        torch.set_num_threads(threads)
+        expected = sample_with_diffusers(pipeline, latents, prompt=PROMPTS[0], num_inference_steps=3)
+        source = sf.StableFlow(model, layers=[]).generate(PROMPTS[0], latents=latents, num_steps=3, height=32, width=32)
+    finally:
+        torch.set_num_threads(before)
+    assert (source.latents - expected).abs().max() == 0.0
+
+
 def test_sampling_equals_the_pipeline_from_embeddings(pipeline, model):
     latents, conditioning = noise(model), model.encode_prompt(PROMPTS[:1])
     expected = sample_with_diffusers(

@@ -15,6 +15,7 @@ from stableflow.editing.stable_flow import StableFlow
 from stableflow.errors import InputError
 from stableflow.files import check_writable
 from stableflow.flow.integrate import StepRecord
+from stableflow.flow.solvers import make_solver
 from stableflow.images import prepare, read_recipe, save_png, to_pil
 
 
@@ -100,14 +101,14 @@ def make_source(editor: StableFlow, settings: EditSettings, reporter: Reporter) 
                 guidance_scale=settings.guidance,
                 height=settings.height,
                 width=settings.width,
-                solver=settings.solver or "euler",
+                solver=make_solver(settings.solver or "euler"),
                 callback=advance,
             )
     with reporter.progress("inverting the picture") as advance:
         source = editor.invert(
             settings.image,
             settings.prompt or "",
-            solver=settings.solver or "fixed_point",
+            solver=make_solver(settings.solver or "fixed_point"),
             num_steps=50 if settings.steps is None else settings.steps,
             nudge_scale=settings.nudge,
             inversion=settings.inversion,

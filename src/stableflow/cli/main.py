@@ -6,12 +6,13 @@ from typing import TextIO
 
 import torch
 import typer
+from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from stableflow.cli import doctor, edit, invert, scenes, train
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE = 1, 2
 OUT_OF_MEMORY = (
     "The accelerator's memory is full. In this order: fewer --to prompts at a time; --keep cpu; --offload model; "
     "--offload group; a smaller --height and --width. Seed and size are never changed for you."
@@ -31,9 +32,11 @@ app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line; every error we know becomes one message and an exit code."""
-    transformers_logging.set_verbosity_error()
+    for library in (transformers_logging, diffusers_logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     warnings.showwarning = _show_warning
     try:
         app()
@@ -43,9 +46,6 @@ def main() -> None:
     except torch.OutOfMemoryError:
         print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        print("stopped; nothing is half-written", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def _show_warning(

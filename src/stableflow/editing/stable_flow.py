@@ -221,11 +221,11 @@ class StableFlow:
         if source.store is None:
             intervention = ShareKV(layers, blend)
             conditioning = Conditioning.concat([source.conditioning, edits])
-            guidance = None if guidance is None else [settings.guidance_scale or 0.0, *guidance]
+            rows = None if guidance is None else [settings.guidance_scale or 0.0, *guidance]
         else:
             intervention = InjectKV(layers, source.store, blend)
-            conditioning = edits
-        velocity = _CountedVelocity(self.model, conditioning, guidance)
+            conditioning, rows = edits, guidance
+        velocity = _CountedVelocity(self.model, conditioning, rows)
         noise = source.noise.expand(len(conditioning), -1, -1, -1)
         with self.model.attach(intervention):
             latents = integrate(velocity, noise, source.grid, _edit_solver(source), callback=callback)

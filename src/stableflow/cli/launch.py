@@ -1,0 +1,12 @@
+"""Where the `stableflow` command starts: quiets the libraries before they are imported."""
+
+import os
+
+
+def main() -> None:
+    """Run the command line."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    from stableflow.cli.main import run  # only now, so that the settings above hold
+
+    run()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,8 +92,8 @@ class AlignedReplay:
     """
 
     offsets: Mapping[float, Tensor]
-    order: ClassVar[int] = 1
-    evals_per_step: ClassVar[int] = 1
+    order = 1
+    evals_per_step = 1
 
     def init(self, velocity: Velocity, t0: float, latents: Tensor) -> None:
         return None

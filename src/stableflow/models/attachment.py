@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from stableflow.errors import InterventionError
 from stableflow.models.base import BlockHook, Forward, Intervention, Layer, ProjectionHook, TokenLayout
@@ -23,8 +24,10 @@ class Attachment:
     def install(self, stack: ExitStack) -> None:
         """Register every hook; leaving the stack removes them."""
         for number, hook in enumerate(self._hooks):
-            register = self._on_block if isinstance(hook, BlockHook) else self._on_projection
-            stack.callback(register(number, hook).remove)
+            if isinstance(hook, BlockHook):
+                stack.callback(self._on_block(number, hook).remove)
+            else:
+                stack.callback(self._on_projection(number, hook).remove)
 
     @contextmanager
     def forward(self, t: float, layout: TokenLayout, batch: int) -> Iterator[None]:
@@ -53,7 +56,7 @@ class Attachment:
         self._fired[number] += 1
         return self._forward
 
-    def _on_projection(self, number: int, hook: ProjectionHook):
+    def _on_projection(self, number: int, hook: ProjectionHook) -> RemovableHandle:
         projection = hook.layer.projection(hook.part)
 
         def fire(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
@@ -68,7 +71,7 @@ class Attachment:
 
         return projection.module.register_forward_hook(fire)
 
-    def _on_block(self, number: int, hook: BlockHook):
+    def _on_block(self, number: int, hook: BlockHook) -> RemovableHandle:
         def fire(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             return hook.function(self._current(number), hook.layer.identity(args, kwargs), output)
 

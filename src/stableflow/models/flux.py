@@ -12,7 +12,7 @@ import torch
 from diffusers import FluxPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from stableflow.errors import InputError, InterventionError
 from stableflow.flow.time_grid import TimeGrid
@@ -53,7 +53,7 @@ class FluxModel:
                 f"The scheduler of {name!r} has stochastic_sampling on, which adds noise at every step; a flow "
                 "is deterministic. Set stochastic_sampling to false in its scheduler config."
             )
-        self.pipeline = pipeline
+        self.pipeline: Any = pipeline
         self.name = name
         self.max_sequence_length = _text_length(pipeline, max_sequence_length)
         self._attachments = AttachmentStack(lambda: self.layers)
@@ -61,12 +61,9 @@ class FluxModel:
     @property
     def layers(self) -> list[Layer]:
         transformer = self.pipeline.transformer
-        blocks: list[tuple[Kind, nn.Module]] = [("double", block) for block in transformer.transformer_blocks]
-        blocks += [("single", block) for block in transformer.single_transformer_blocks]
-        return [
-            Layer(index, kind, block, partial(_projection, block.attn, index), _identity)
-            for index, (kind, block) in enumerate(blocks)
-        ]
+        double = [_layer(i, "double", block) for i, block in enumerate(transformer.transformer_blocks)]
+        single = enumerate(transformer.single_transformer_blocks, start=len(double))
+        return double + [_layer(i, "single", block) for i, block in single]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -215,6 +212,10 @@ def _text_length(pipeline: FluxPipeline, requested: int | None) -> int:
     if not 1 <= requested <= LONGEST_TEXT:
         raise InputError(f"max_sequence_length must lie in 1..{LONGEST_TEXT} for FLUX, got {requested}.")
     return requested
+
+
+def _layer(index: int, kind: Kind, block: Any) -> Layer:
+    return Layer(index, kind, block, partial(_projection, block.attn, index), _identity)
 
 
 def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

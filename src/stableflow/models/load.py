@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import diffusers
 import torch
@@ -27,7 +27,7 @@ from stableflow.models.families import FAMILIES, wrap
 
 BUNDLED = ("tiny",)
 TRANSFORMER_FILES = (".safetensors", ".gguf")
-Offload = Literal["none", "model", "group"]
+OFFLOAD = ("none", "model", "group")
 
 
 def load(
@@ -35,7 +35,7 @@ def load(
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
-    offload: Offload = "none",
+    offload: str = "none",
     components: str = "black-forest-labs/FLUX.1-dev",
     lora: str | Path | None = None,
     revision: str | None = None,
@@ -94,12 +94,12 @@ def _locate(name: str | Path) -> Path | str:
     path = Path(name).expanduser()
     if path.exists():
         return _checked_path(path)
-    looks_like_path = isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or name.startswith((".", "/", "~"))
-    if looks_like_path:
+    text = str(name)
+    if isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or text.startswith((".", "/", "~")):
         raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
-    if name.count("/") != 1:
-        raise unknown_name("model", str(name), [*BUNDLED, "<folder>", "<organisation>/<repository> on the hub"])
-    return str(name)
+    if text.count("/") != 1:
+        raise unknown_name("model", text, [*BUNDLED, "<folder>", "<organisation>/<repository> on the hub"])
+    return text
 
 
 def _checked_path(path: Path) -> Path:
@@ -157,9 +157,9 @@ def _load_lora(pipeline: Any, lora: str | Path, offline: bool) -> None:
     pipeline.load_lora_weights(str(lora), local_files_only=offline)
 
 
-def _place(pipeline: Any, device: str, offload: Offload) -> None:
-    if offload not in ("none", "model", "group"):
-        raise unknown_name("offload choice", offload, ["none", "model", "group"])
+def _place(pipeline: Any, device: str, offload: str) -> None:
+    if offload not in OFFLOAD:
+        raise unknown_name("offload choice", offload, OFFLOAD)
     if offload == "none":
         pipeline.to(device)
         return

@@ -1,6 +1,6 @@
 """The subject, its hat, and what stands beside it."""
 
-from stableflow.scenes.canvas import Canvas, Colour, Figure, mix
+from stableflow.scenes.canvas import Canvas, Colour, Figure, Point, mix
 from stableflow.scenes.world import Scene
 
 COLOURS: dict[str, Colour] = {
@@ -26,10 +26,10 @@ def draw_subject(canvas: Canvas, scene: Scene) -> None:
     figure = Figure(canvas, x, FEET - lift, scale, facing=scene.facing)
     head = draw_bird(figure, scene) if scene.subject == "bird" else draw_quadruped(figure, scene)
     if scene.hat != "none":
-        draw_hat(figure, *head, COLOURS[scene.hat])
+        draw_hat(figure, head, COLOURS[scene.hat])
 
 
-def draw_quadruped(figure: Figure, scene: Scene) -> tuple[float, float]:
+def draw_quadruped(figure: Figure, scene: Scene) -> Point:
     """Draw a dog or cat; returns the top of its head."""
     body = COLOURS[scene.colour]
     dark = mix(body, (0, 0, 0), 0.28)
@@ -52,11 +52,11 @@ def draw_quadruped(figure: Figure, scene: Scene) -> tuple[float, float]:
         figure.line((30, 54), (62, 44), 13, body)
         figure.ellipse(0, 52, 44, 21, body)
         hx, hy, tail = 42, 82, ((-38, 58), (-60, 84))
-    head = draw_dog_head if scene.subject == "dog" else draw_cat_head
-    return head(figure, scene, hx, hy, tail)
+    draw_head = draw_dog_head if scene.subject == "dog" else draw_cat_head
+    return draw_head(figure, scene, hx, hy, tail)
 
 
-def draw_dog_head(figure: Figure, scene: Scene, hx: float, hy: float, tail) -> tuple[float, float]:
+def draw_dog_head(figure: Figure, scene: Scene, hx: float, hy: float, tail: tuple[Point, Point]) -> Point:
     """A long snout, a hanging ear and a thick tail."""
     body = COLOURS[scene.colour]
     dark, light = mix(body, (0, 0, 0), 0.4), mix(body, WHITE, 0.45)
@@ -70,7 +70,7 @@ def draw_dog_head(figure: Figure, scene: Scene, hx: float, hy: float, tail) -> t
     return hx - 1, hy + 15
 
 
-def draw_cat_head(figure: Figure, scene: Scene, hx: float, hy: float, tail) -> tuple[float, float]:
+def draw_cat_head(figure: Figure, scene: Scene, hx: float, hy: float, tail: tuple[Point, Point]) -> Point:
     """A round face to the front, pointed ears, whiskers and a thin raised tail."""
     body = COLOURS[scene.colour]
     dark, pink = mix(body, (0, 0, 0), 0.28), (245.0, 140.0, 160.0)
@@ -91,7 +91,7 @@ def draw_cat_head(figure: Figure, scene: Scene, hx: float, hy: float, tail) -> t
     return hx, hy + 17
 
 
-def draw_bird(figure: Figure, scene: Scene) -> tuple[float, float]:
+def draw_bird(figure: Figure, scene: Scene) -> Point:
     """A round body, a beak, two legs, and raised wings when jumping; returns the top of its head."""
     body = COLOURS[scene.colour]
     dark = mix(body, (0, 0, 0), 0.3)
@@ -122,8 +122,9 @@ def draw_bird(figure: Figure, scene: Scene) -> tuple[float, float]:
     return hx - 2, hy + 17
 
 
-def draw_hat(figure: Figure, x: float, y: float, colour: Colour) -> None:
-    """A top hat on the point (x, y), wider than the head."""
+def draw_hat(figure: Figure, top: Point, colour: Colour) -> None:
+    """A top hat on the top of the head, wider than it."""
+    x, y = top
     figure.polygon([(x - 24, y), (x - 21, y + 42), (x + 21, y + 42), (x + 24, y)], colour)
     figure.ellipse(x, y, 39, 8, mix(colour, (0, 0, 0), 0.2))
     figure.polygon([(x - 23, y + 7), (x - 22, y + 16), (x + 22, y + 16), (x + 23, y + 7)], WHITE)

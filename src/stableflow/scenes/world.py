@@ -5,6 +5,7 @@ import random
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from stableflow.errors import InputError, unknown_name
 
@@ -76,7 +77,8 @@ def sample(rng: random.Random) -> Scene:
     told["companion"] = _pick(_position("companion", follows, rng, 0.5), ("none", "none", *ATTRIBUTES["companion"]))
     hidden = {name: _pick(_position(name, told, rng, ENTANGLED), values) for name, values in HIDDEN.items()}
     numbers = {name: _position(name, told, rng, ENTANGLED) for name in CONTINUOUS}
-    return Scene(**told, **hidden, **numbers, seed=rng.randrange(1 << 30))
+    values: dict[str, Any] = {**told, **hidden, **numbers}
+    return Scene(**values, seed=rng.randrange(1 << 30))
 
 
 def edit(scene: Scene, **changes: str) -> Scene:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +38,15 @@ class AutoencoderSettings:
     seed: int = 0
 
 
-def make_autoencoder(settings: AutoencoderSettings, size: int) -> AutoencoderKL:
+def make_autoencoder(settings: AutoencoderSettings, size: int) -> Any:
     blocks = len(settings.channels)
+    shape: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * blocks,
+        "up_block_types": ("UpDecoderBlock2D",) * blocks,
+        "block_out_channels": settings.channels,
+    }
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
-        block_out_channels=settings.channels,
+        **shape,
         layers_per_block=1,
         latent_channels=settings.latent_channels,
         norm_num_groups=8,
@@ -55,7 +59,7 @@ def make_autoencoder(settings: AutoencoderSettings, size: int) -> AutoencoderKL:
     )
 
 
-def train_autoencoder(folder: Path, data: SceneData, settings: AutoencoderSettings, world: World) -> AutoencoderKL:
+def train_autoencoder(folder: Path, data: SceneData, settings: AutoencoderSettings, world: World) -> Any:
     """Train or resume; the result is saved to folder / "vae" with the latents' shift and scale in its config."""
     size = data.images.shape[1]
     torch.manual_seed(settings.seed)
@@ -99,7 +103,7 @@ def _batch(data: SceneData, settings: AutoencoderSettings, step: int, generator:
     return images[:, :, top : top + settings.crop, left : left + settings.crop]
 
 
-def autoencoder_loss(model: AutoencoderKL, images: Tensor, kl_weight: float, generator: torch.Generator) -> Tensor:
+def autoencoder_loss(model: Any, images: Tensor, kl_weight: float, generator: torch.Generator) -> Tensor:
     """Squared and absolute error of the picture, absolute error of its gradients, and a little KL."""
     with torch.autocast(images.device.type, torch.bfloat16):
         mean, log_variance = model.encoder(images).float().chunk(2, dim=1)
@@ -115,7 +119,7 @@ def autoencoder_loss(model: AutoencoderKL, images: Tensor, kl_weight: float, gen
 
 
 @torch.no_grad()
-def _fit_latent_scale(model: AutoencoderKL, data: SceneData) -> None:
+def _fit_latent_scale(model: Any, data: SceneData) -> None:
     """Set shift and scale so that latents have mean 0 and deviation 1."""
     images = data.pixels(torch.arange(min(512, len(data.images)))).to(model.device)
     latents = torch.cat([model.encode(part).latent_dist.mean for part in images.split(64)])
@@ -123,7 +127,7 @@ def _fit_latent_scale(model: AutoencoderKL, data: SceneData) -> None:
 
 
 @torch.no_grad()
-def reconstruction_psnr(model: AutoencoderKL, data: SceneData, count: int = 256) -> float:
+def reconstruction_psnr(model: Any, data: SceneData, count: int = 256) -> float:
     """Return the mean PSNR in dB of encoding (the mean) and decoding pictures."""
     values = []
     for part in torch.arange(count).split(64):

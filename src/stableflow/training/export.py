@@ -1,6 +1,7 @@
 """Last stage: a stock FluxPipeline folder."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
@@ -15,16 +16,15 @@ def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path) 
 
     The scheduler has shift 1 and no dynamic shifting, as the times of training were drawn.
     """
-    for module in network.transformer.modules():
-        if type(module).__name__ == "FluxAttention":
-            module.set_processor(FluxAttnProcessor())
+    network.use_attention(FluxAttnProcessor)
+    tokenizer: Any = make_tokenizer()
     pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
         vae=autoencoder,
         text_encoder=network.text_encoder,
-        tokenizer=make_tokenizer(),
+        tokenizer=tokenizer,
         text_encoder_2=network.text_encoder_2,
-        tokenizer_2=make_tokenizer(),
+        tokenizer_2=tokenizer,
         transformer=network.transformer,
     )
     pipeline.to(dtype=torch.bfloat16)

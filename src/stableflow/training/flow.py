@@ -4,12 +4,13 @@ import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError
+from stableflow.training.attention import PlainAttention
 from stableflow.training.data import SceneData
 from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
 from stableflow.training.network import Network, NetworkSettings, pack
@@ -26,25 +27,27 @@ class FlowSettings:
 
     Args:
         batch: A process and step.
+        decay_from: Share of the steps after which the learning rate falls.
         caption_drop: Share of empty captions, which classifier-free guidance needs.
         ema: Of the weights that are kept.
         guidance_range: Scales that distillation teaches.
     """
 
     network: NetworkSettings = NetworkSettings()
-    num_steps: int = 4000
+    num_steps: int = 3200
     batch: int = 24
     peak: float = 1.2e-3
+    decay_from: float = 0.4
     caption_drop: float = 0.1
     ema: float = 0.998
     seed: int = 1
-    distil_steps: int = 500
+    distil_steps: int = 400
     distil_peak: float = 4e-4
     guidance_range: tuple[float, float] = (1.0, 5.0)
 
 
 @torch.no_grad()
-def encode_all(autoencoder: AutoencoderKL, data: SceneData, path: Path, device: torch.device) -> Tensor:
+def encode_all(autoencoder: Any, data: SceneData, path: Path, device: torch.device) -> Tensor:
     """Return all pictures as packed latents of deviation 1, float16; computed on the first call."""
     if not path.exists():
         config, parts = autoencoder.config, []
@@ -112,7 +115,7 @@ def distil_guidance(folder: Path, teacher: Network, data: FlowData, settings: Fl
 
 def _train(network: Network, loss_of, stage, num_steps, peak, folder, settings: FlowSettings, world: World) -> Network:
     """Train or resume; returns the exponential average of the weights."""
-    network.train().use_plain_attention()
+    network.train().use_attention(PlainAttention)
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimisers = Optimisers(network, peak, world)
     parameters = list(network.parameters())
@@ -128,7 +131,7 @@ def _train(network: Network, loss_of, stage, num_steps, peak, folder, settings: 
     )
     progress = Progress(stage, num_steps, world)
     for step in range(checkpoint.resume(), num_steps):
-        optimisers.set_rate(learning_rate(step, num_steps, peak))
+        optimisers.set_rate(learning_rate(step, num_steps, peak, decay_from=settings.decay_from))
         with torch.autocast(world.device.type, torch.bfloat16):
             loss = loss_of(network, step_generator(settings.seed, step, world))
         loss.backward()

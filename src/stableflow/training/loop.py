@@ -39,7 +39,7 @@ class Checkpoint:
         restore: Takes it back.
     """
 
-    def __init__(self, path: Path, world: World, state: Callable[[], Any], restore: Callable[[Any], None]):
+    def __init__(self, path: Path, world: World, state: Callable[[], Any], restore: Callable[[Any], Any]):
         self._path = path.with_suffix(f".rank{world.rank}of{world.size}.pt")
         self._world, self._state, self._restore = world, state, restore
 

@@ -1,15 +1,17 @@
 """The small FLUX: transformer and both text encoders, of diffusers' and transformers' own classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import FluxTransformer2DModel
+from diffusers.models.transformers.transformer_flux import FluxAttention
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from stableflow.training.attention import PlainAttention
 from stableflow.training.tokens import TEXT_TOKENS, words
 
 PATCH = 2
@@ -70,11 +72,11 @@ class Network(nn.Module):
             return_dict=False,
         )[0]
 
-    def use_plain_attention(self) -> None:
-        """Train with an attention whose backward pass is quick on a CPU; weights and results are the same."""
+    def use_attention(self, processor: Callable[[], Any]) -> None:
+        """Give every attention of the transformer a processor of its own; weights and results stay the same."""
         for module in self.transformer.modules():
-            if type(module).__name__ == "FluxAttention":
-                module.set_processor(PlainAttention())
+            if isinstance(module, FluxAttention):
+                module.set_processor(processor())
 
 
 def pack(latents: Tensor) -> Tensor:

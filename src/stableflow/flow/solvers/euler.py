@@ -1,7 +1,6 @@
 """Explicit Euler, the sampler of diffusers' flow-matching pipelines."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,8 +13,8 @@ from stableflow.types import Velocity
 class Euler:
     """z_{t1} = z_{t0} + (t1 - t0) v(z_{t0}, t0)."""
 
-    order: ClassVar[int] = 1
-    evals_per_step: ClassVar[int] = 1
+    order = 1
+    evals_per_step = 1
 
     def init(self, velocity: Velocity, t0: float, latents: Tensor) -> None:
         return None

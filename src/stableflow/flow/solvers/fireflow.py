@@ -1,7 +1,6 @@
 """FireFlow: the midpoint rule at the price of Euler."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -20,8 +19,8 @@ class FireFlow:
     arXiv:2412.07517.
     """
 
-    order: ClassVar[int] = 2
-    evals_per_step: ClassVar[int] = 1
+    order = 2
+    evals_per_step = 1
 
     def init(self, velocity: Velocity, t0: float, latents: Tensor) -> Tensor:
         return velocity(latents, t0)

@@ -1,7 +1,6 @@
 """Implicit Euler by fixed-point iteration; one iteration is the inversion step of Stable Flow."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -21,7 +20,7 @@ class FixedPoint:
     """
 
     iterations: int = 1
-    order: ClassVar[int] = 1
+    order = 1
 
     def __post_init__(self) -> None:
         if self.iterations < 1:

@@ -1,7 +1,6 @@
 """Heun's method: Euler, then the mean of the velocities at both ends."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,8 +13,8 @@ from stableflow.types import Velocity
 class Heun:
     """z_{t1} = z_{t0} + (t1 - t0) (v(z_{t0}, t0) + v(z', t1)) / 2 with z' the Euler step."""
 
-    order: ClassVar[int] = 2
-    evals_per_step: ClassVar[int] = 2
+    order = 2
+    evals_per_step = 2
 
     def init(self, velocity: Velocity, t0: float, latents: Tensor) -> None:
         return None

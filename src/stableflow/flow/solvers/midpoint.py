@@ -1,7 +1,6 @@
 """The explicit midpoint rule, to which RF-Solver's second-order update reduces."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,8 +17,8 @@ class Midpoint:
     Taylor step with a finite-difference derivative is algebraically this rule.
     """
 
-    order: ClassVar[int] = 2
-    evals_per_step: ClassVar[int] = 2
+    order = 2
+    evals_per_step = 2
 
     def init(self, velocity: Velocity, t0: float, latents: Tensor) -> None:
         return None

@@ -1,0 +1,108 @@
+"""The recipe at toy size: repeatable to the last digit, resumable, and equal to diffusers where it must be."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.training.attention import PlainAttention
+from stableflow.training.autoencoder import AutoencoderSettings, train_autoencoder
+from stableflow.training.classifier import HEADS
+from stableflow.training.data import scene_data
+from stableflow.training.export import export_pipeline
+from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, train_flow
+from stableflow.training.network import Network, NetworkSettings, pack, unpack
+from stableflow.training.parallel import World
+from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize
+
+ALONE = World(0, 1, torch.device("cpu"))
+TINY = NetworkSettings(
+    latent_channels=4, double_layers=1, single_layers=1, heads=2, axes=(2, 4, 4), text_width=32, text_layers=1
+)
+SETTINGS = FlowSettings(network=TINY, num_steps=4, distil_steps=2, batch=4)
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    return FlowData(torch.randn(16, 16, 16, generator=generator), torch.tensor([[tokenize("a red dog")]] * 16))
+
+
+def weights(network):
+    return torch.cat([parameter.flatten() for parameter in network.parameters()])
+
+
+def test_two_runs_are_equal_to_the_last_digit(tmp_path, data):
+    first, second = (train_flow(tmp_path / name, data, SETTINGS, ALONE) for name in "ab")
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, data):
+    half = dataclasses.replace(SETTINGS, num_steps=2, decay_from=1.0)
+    rest = dataclasses.replace(SETTINGS, num_steps=4, decay_from=1.0)
+    train_flow(tmp_path / "resumed", data, half, ALONE)
+    resumed = train_flow(tmp_path / "resumed", data, rest, ALONE)
+    uninterrupted = train_flow(tmp_path / "again", data, rest, ALONE)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+
+
+def test_distillation_trains_a_copy(tmp_path, data):
+    teacher = train_flow(tmp_path, data, SETTINGS, ALONE)
+    before = weights(teacher).clone()
+    student = distil_guidance(tmp_path, teacher, data, SETTINGS, ALONE)
+    assert torch.equal(weights(teacher), before) and not torch.equal(weights(student), before)
+
+
+def test_plain_attention_equals_diffusers():
+    torch.manual_seed(0)
+    network = Network(TINY).eval()
+    for parameter in network.transformer.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.xavier_uniform_(parameter)
+    arguments = (torch.randn(2, 16, 16), torch.rand(2), torch.tensor([tokenize("a dog")] * 2), torch.tensor([1.0, 3.0]))
+    with torch.no_grad():
+        stock = network(*arguments)
+        network.use_attention(PlainAttention)
+        assert (network(*arguments) - stock).abs().max() < 1e-5
+    assert stock.std() > 0.1
+
+
+def test_packing_is_that_of_flux():
+    from diffusers import FluxPipeline
+
+    latents = torch.randn(2, 4, 8, 8)
+    assert torch.equal(pack(latents), FluxPipeline._pack_latents(latents, 2, 4, 8, 8))
+    assert torch.equal(unpack(pack(latents)), latents)
+
+
+def test_the_tokenizer_is_what_training_saw():
+    for text in ("", "a red dog wearing a blue hat on the grass at night next to a tree"):
+        ids = make_tokenizer()(text, padding="max_length", max_length=TEXT_TOKENS).input_ids
+        assert ids == tokenize(text) and len(ids) == TEXT_TOKENS
+
+
+def test_the_autoencoder_stage_and_the_export(tmp_path):
+    from diffusers import FluxPipeline
+
+    data = scene_data(tmp_path / "data", count=20, size=32, workers=1)
+    settings = AutoencoderSettings(channels=(8, 8), latent_channels=4, num_steps=2, batch=2, full_batch=2, crop=16)
+    autoencoder = train_autoencoder(tmp_path, data, settings, ALONE)
+    latents = autoencoder.encode(data.pixels(torch.arange(8))).latent_dist.mean
+    scaled = (latents - autoencoder.config.shift_factor) * autoencoder.config.scaling_factor
+    assert scaled.std().item() == pytest.approx(1, abs=0.3)
+    export_pipeline(Network(TINY).eval(), autoencoder, tmp_path / "pipeline")
+    pipeline = FluxPipeline.from_pretrained(tmp_path / "pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline(
+        "a dog", height=32, width=32, num_inference_steps=1, max_sequence_length=8, output_type="pt"
+    ).images
+    assert image.shape == (1, 3, 32, 32)
+
+
+def test_the_classifier_is_saved_and_loaded(tmp_path):
+    torch.manual_seed(0)
+    classifier = AttributeClassifier(HEADS).eval()
+    classifier.save(tmp_path)
+    images = torch.rand(3, 3, 64, 64)
+    assert AttributeClassifier.load(tmp_path).read(images) == classifier.half().float().read(images)

@@ -11,6 +11,7 @@ from stableflow.errors import unknown_name
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
 from stableflow.training.data import SceneData, scene_data
+from stableflow.training.decoder import DecoderSettings, train_decoder
 from stableflow.training.export import export_pipeline
 from stableflow.training.flow import (
     FlowData,
@@ -34,6 +35,7 @@ class Recipe:
     scenes: int = 60_000
     validation_scenes: int = 1_000
     autoencoder: AutoencoderSettings = AutoencoderSettings()
+    decoder: DecoderSettings = DecoderSettings()
     flow: FlowSettings = FlowSettings()
     classifier: ClassifierSettings = ClassifierSettings()
 
@@ -55,6 +57,15 @@ def draw(folder: Path, recipe: Recipe, world: World) -> None:
 def autoencoder(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the autoencoder and measure it on held-out renders."""
     model = train_autoencoder(folder, _data(folder, recipe), recipe.autoencoder, world)
+    if world.leads:
+        psnr = reconstruction_psnr(model.float(), _data(folder, recipe, validation=True))
+        log.info("autoencoder: %.2f dB on held-out renders", psnr)
+    wait_for_all(world)
+
+
+def decoder(folder: Path, recipe: Recipe, world: World) -> None:
+    """Train the decoder on with the encoder frozen, and measure again."""
+    model = train_decoder(folder, _data(folder, recipe), recipe.decoder, world)
     if world.leads:
         psnr = reconstruction_psnr(model.float(), _data(folder, recipe, validation=True))
         log.info("autoencoder: %.2f dB on held-out renders", psnr)
@@ -92,12 +103,19 @@ def export(folder: Path, recipe: Recipe, world: World) -> None:
     """Write the last finished flow stage as a pipeline folder."""
     network = Network(recipe.flow.network)
     network.load_state_dict(latest_average(folder, world))
-    export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae"), folder / "pipeline")
+    export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / "pipeline")
 
 
 Stage = Callable[[Path, Recipe, World], None]
-STAGES: dict[str, Stage] = {"draw": draw, "autoencoder": autoencoder, "flow": flow, "distil": distil}
-STAGES |= {"classifier": classifier, "export": export}
+STAGES: dict[str, Stage] = {
+    "draw": draw,
+    "autoencoder": autoencoder,
+    "decoder": decoder,
+    "flow": flow,
+    "distil": distil,
+    "classifier": classifier,
+    "export": export,
+}
 
 
 def run_stage(stage: str, *, folder: Path, device: str = "cpu", recipe: Recipe = RECIPE) -> None:

@@ -1,0 +1,1 @@
+"""Experiments whose right answers are known."""

@@ -1,4 +1,4 @@
-"""The stage between: the decoder trained on with the encoder frozen, so that the transformer's latents stay as they are."""
+"""After the autoencoder: the decoder trained on, the encoder frozen, so that the latents stay what they are."""
 
 from dataclasses import dataclass
 from pathlib import Path

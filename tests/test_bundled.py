@@ -1,0 +1,101 @@
+"""The bundled model: it loads everywhere, repeats itself, and has something to show."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import stableflow as sf
+from stableflow.benchmarks.scene_edits import drawn_sources, run_edits, scene_edits, summarise
+from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.models.load import bundled_path
+from stableflow.models.prompts import PromptWarning
+from stableflow.scenes import render, vocabulary
+from stableflow.training.evaluate import caption_accuracy, held_out_scenes
+from stableflow.vital.presets import find_preset
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return sf.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return AttributeClassifier.load(bundled_path("classifier"))
+
+
+def test_it_is_a_stock_pipeline(tiny):
+    from diffusers import FluxPipeline
+
+    pipeline = FluxPipeline.from_pretrained(bundled_path("tiny"))
+    pipeline.set_progress_bar_config(disable=True)
+    prompt, length = "a red dog on the grass", tiny.max_sequence_length
+    expected = pipeline(
+        prompt, height=64, width=64, num_inference_steps=15, guidance_scale=3.5, max_sequence_length=length,
+        generator=torch.Generator().manual_seed(3), output_type="pt",
+    ).images  # fmt: skip
+    source = sf.StableFlow(tiny).generate(prompt, seed=3)
+    assert (source.images - expected).abs().max() == 0.0
+
+
+def test_the_same_seed_draws_the_same_picture(tiny):
+    first, second = (sf.StableFlow(model).generate("a cat", seed=5).images for model in (tiny, sf.load("tiny")))
+    assert torch.equal(first, second)
+
+
+def test_its_vital_layers_were_measured_on_these_weights(tiny, recwarn):
+    preset = find_preset(tiny)
+    assert preset.checkpoint == tiny.checkpoint_hash() and preset.num_layers == len(tiny.layers)
+    assert not [warning for warning in recwarn if "measured without" in str(warning.message)]
+
+
+def test_vital_layers_stand_out(tiny, classifier):
+    """Measured again on other prompts, the preset's layers matter more than the others."""
+    prompts = ["a red dog", "a cat on the beach", "a white bird at night", "a dog wearing a blue hat next to a tree"]
+    vitality = sf.measure_vitality(tiny, prompts, first_seed=100).mean
+    vital = list(find_preset(tiny).layers)
+    others = [layer for layer in range(len(tiny.layers)) if layer not in vital]
+    assert vitality[vital].mean() > 1.5 * vitality[others].mean()
+
+
+def test_unknown_words_list_the_vocabulary(tiny):
+    with pytest.warns(PromptWarning, match="does not know 'giraffe'.*It knows: a, at, ball"):
+        tiny.encode_prompt(["a red giraffe"])
+    assert len(vocabulary()) == 32
+
+
+def test_captions_are_obeyed(tiny, classifier):
+    """A floor under the figures of the model card, on few pictures."""
+    accuracy = caption_accuracy(tiny, classifier, held_out_scenes(40))
+    assert np.mean(list(accuracy.values())) > 0.8, accuracy
+
+
+def test_plain_reprompting_loses_the_source_and_injection_keeps_more(tiny, classifier):
+    """The main trap: without this gap the bundled model would have nothing to show."""
+    editor, cases = sf.StableFlow(tiny), scene_edits(42)
+    sources = drawn_sources(editor, cases)
+    kept = {
+        name: summarise(run_edits(editor, classifier, cases, sources, real=False, **settings)[0])
+        for name, settings in {"none": {"layers": []}, "vital": {}}.items()
+    }
+    assert kept["none"]["hidden_kept"][0] < 0.85
+    assert kept["vital"]["hidden_kept"][0] > kept["none"]["hidden_kept"][0]
+    assert kept["vital"]["psnr"][0] > kept["none"]["psnr"][0] + 1
+
+
+def test_a_real_picture_comes_back(tiny):
+    scene = held_out_scenes(1)[0]
+    picture = render(scene)
+    source = sf.StableFlow(tiny).invert(picture, "a bird")
+    autoencoder = tiny.decode_latents(tiny.encode_image(picture[None]))
+    psnr = lambda images: float(-10 * (images - picture[None]).square().mean().log10())  # noqa: E731
+    assert psnr(source.images) >= 28 and abs(psnr(source.images) - psnr(autoencoder)) <= 0.1
+
+
+def test_the_weights_are_small():
+    size = sum(path.stat().st_size for path in bundled_path("").rglob("*") if path.is_file())
+    assert size < 60e6
+    index = json.loads((bundled_path("tiny") / "model_index.json").read_text())
+    assert index["_class_name"] == "FluxPipeline"

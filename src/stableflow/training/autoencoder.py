@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from stableflow.training.data import SceneData
-from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
-from stableflow.training.parallel import World, average_gradients
+from stableflow.training.loop import Checkpoint, Progress, descend, draw_index, learning_rate, step_generator
+from stableflow.training.parallel import World
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +79,7 @@ def train_autoencoder(folder: Path, data: SceneData, settings: AutoencoderSettin
             group["lr"] = learning_rate(step, settings.num_steps, settings.peak, decay_from=0.1)
         images = _batch(data, settings, step, generator).to(world.device, memory_format=torch.channels_last)
         loss = autoencoder_loss(model, images, settings.kl_weight, generator)
-        optimiser.zero_grad()
-        loss.backward()
-        average_gradients(parameters, world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        descend(loss, optimiser, parameters, world)
         progress.tell(step, loss.item())
         if (step + 1) % 500 == 0:
             checkpoint.save(step + 1)

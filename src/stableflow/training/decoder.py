@@ -10,8 +10,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from stableflow.training.data import SceneData
-from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
-from stableflow.training.parallel import World, average_gradients
+from stableflow.training.loop import Checkpoint, Progress, descend, draw_index, learning_rate, step_generator
+from stableflow.training.parallel import World
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,7 @@ def train_decoder(folder: Path, data: SceneData, settings: DecoderSettings, worl
         index = draw_index(len(data.images), settings.batch, step_generator(settings.seed, step, world))
         images = data.pixels(index).to(world.device, memory_format=torch.channels_last)
         loss = _loss(model, images)
-        optimiser.zero_grad()
-        loss.backward()
-        average_gradients(parameters, world)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        descend(loss, optimiser, parameters, world)
         progress.tell(step, loss.item())
         if (step + 1) % 250 == 0:
             checkpoint.save(step + 1)

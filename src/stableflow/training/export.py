@@ -12,8 +12,10 @@ from stableflow.training.tokens import make_tokenizer
 
 
 def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path) -> FluxPipeline:
-    """Write transformer, text encoders, tokenizers, autoencoder and scheduler in diffusers' layout, bfloat16.
+    """Write transformer, text encoders, tokenizers, autoencoder and scheduler in diffusers' layout.
 
+    Transformer and autoencoder are stored in bfloat16, which diffusers loads as float32 unless told otherwise;
+    transformers keeps the stored type, so the small text encoders stay in float32.
     The scheduler has shift 1 and no dynamic shifting, as the times of training were drawn.
     """
     network.use_attention(FluxAttnProcessor)
@@ -27,6 +29,7 @@ def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path) 
         tokenizer_2=tokenizer,
         transformer=network.transformer,
     )
-    pipeline.to(dtype=torch.bfloat16)
+    pipeline.transformer.to(torch.bfloat16)
+    pipeline.vae.to(torch.bfloat16)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return pipeline

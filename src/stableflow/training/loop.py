@@ -2,14 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from stableflow.training.parallel import World, wait_for_all
+from stableflow.training.parallel import World, average_gradients, wait_for_all
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,15 @@ def step_generator(seed: int, step: int, world: World) -> torch.Generator:
 
 def draw_index(count: int, batch: int, generator: torch.Generator) -> Tensor:
     return torch.randint(count, (batch,), generator=generator)
+
+
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], world: World) -> None:
+    """Take one optimiser step on the gradients averaged over the processes and clipped to norm 1."""
+    optimiser.zero_grad()
+    loss.backward()
+    average_gradients(parameters, world)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimiser.step()
 
 
 class Checkpoint:

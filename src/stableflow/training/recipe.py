@@ -21,6 +21,7 @@ from stableflow.training.flow import (
     latest_average,
     train_flow,
 )
+from stableflow.training.measure import measure
 from stableflow.training.network import Network
 from stableflow.training.parallel import World, join_world, wait_for_all
 
@@ -34,6 +35,7 @@ class Recipe:
     size: int = 64
     scenes: int = 60_000
     validation_scenes: int = 1_000
+    measured_captions: int = 512
     autoencoder: AutoencoderSettings = AutoencoderSettings()
     decoder: DecoderSettings = DecoderSettings()
     flow: FlowSettings = FlowSettings()
@@ -106,6 +108,11 @@ def export(folder: Path, recipe: Recipe, world: World) -> None:
     export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / "pipeline")
 
 
+def measure_all(folder: Path, recipe: Recipe, world: World) -> None:
+    """Measure the exported model."""
+    measure(folder, captions=recipe.measured_captions)
+
+
 Stage = Callable[[Path, Recipe, World], None]
 STAGES: dict[str, Stage] = {
     "draw": draw,
@@ -115,6 +122,7 @@ STAGES: dict[str, Stage] = {
     "distil": distil,
     "classifier": classifier,
     "export": export,
+    "measure": measure_all,
 }
 
 

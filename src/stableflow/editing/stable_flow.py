@@ -4,10 +4,8 @@ Source: Avrahami et al., "Stable Flow: Vital Layers for Training-Free Image Edit
 """
 
 import dataclasses
-import math
 import secrets
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
@@ -19,12 +17,13 @@ from torch import Tensor
 from stableflow.editing.fingerprint import Fingerprint, digest
 from stableflow.editing.memory import Keep, make_store
 from stableflow.editing.result import EditResult
+from stableflow.editing.sampling import check_inversion, checked_guidance, edit_solver, guidance_rows, sampler_of
 from stableflow.editing.source import Source
 from stableflow.editing.versions import versions
-from stableflow.errors import InputError, unknown_name
+from stableflow.errors import InputError
 from stableflow.flow.integrate import Callback, StepRecord, integrate
-from stableflow.flow.inversion import AlignedReplay, Anchored, invert, nudge, unnudge
-from stableflow.flow.solvers import Euler, FixedPoint, Solver, describe_solver, make_solver
+from stableflow.flow.inversion import Anchored, invert, nudge, unnudge
+from stableflow.flow.solvers import Solver, describe_solver, make_solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import Trajectory
 from stableflow.images import PictureLike, Prepared, prepare
@@ -89,7 +88,7 @@ class StableFlow:
         """
         height, width = self._size(height, width)
         seed, noise = self._noise(seed, latents, height, width)
-        guidance_scale = _checked_guidance(guidance_scale, self.model.default_guidance_scale)
+        guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)
         grid = self.model.time_grid(num_steps, height, width)
         solver = make_solver(solver)
         conditioning = self._condition(prompt)
@@ -139,8 +138,8 @@ class StableFlow:
             InputError: A setting is out of range, or the solver does not go with aligned replay.
         """
         solver = make_solver(solver)
-        _check_inversion(inversion, solver)
-        guidance_scale = _checked_guidance(guidance_scale, self.model.default_guidance_scale)
+        check_inversion(inversion, solver)
+        guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)
         conditioning = self._condition(prompt)
         picture = prepare(
             image,
@@ -161,11 +160,11 @@ class StableFlow:
                 store.keep_last_visits()
         else:
             path = invert(velocity, clean, grid, solver, callback=callback)
-            sampler = _sampler(solver)
+            sampler = sampler_of(solver)
             store = self._store(sampler, grid, height, width)
             if store is not None:
                 with self._recording(store):
-                    integrate(velocity, path.trajectory.at(1.0), grid, Anchored(sampler, path.trajectory))
+                    integrate(velocity, path.trajectory.at(grid.times[0]), grid, Anchored(sampler, path.trajectory))
         settings = self._fingerprint(
             conditioning,
             height,
@@ -214,8 +213,10 @@ class StableFlow:
         self._require_usable(source, layers)
         edits = self._condition(prompts)
         settings = source.fingerprint
-        default = settings.guidance_scale if settings.inversion is None else REAL_EDIT_GUIDANCE
-        guidance = _guidance_rows(guidance_scale, default, len(edits))
+        default = settings.guidance_scale
+        if settings.inversion is not None and default is not None:
+            default = REAL_EDIT_GUIDANCE
+        guidance = guidance_rows(guidance_scale, default, len(edits))
         blend = Blend(weight, token_mask, t_window)
 
         if source.store is None:
@@ -228,7 +229,7 @@ class StableFlow:
         velocity = _CountedVelocity(self.model, conditioning, rows)
         noise = source.noise.expand(len(conditioning), -1, -1, -1)
         with self.model.attach(intervention):
-            latents = integrate(velocity, noise, source.grid, _edit_solver(source), callback=callback)
+            latents = integrate(velocity, noise, source.grid, edit_solver(source), callback=callback)
         latents = unnudge(latents[-len(edits) :], settings.nudge_scale)
         images = self._decode(latents, source.images.shape[-2:])
         recipe = {
@@ -374,48 +375,3 @@ def _keeping(trajectory: Trajectory, callback: Callback | None) -> Callback:
             callback(record)
 
     return keep
-
-
-def _check_inversion(inversion: str, solver: Solver) -> None:
-    if inversion not in ("aligned", "paper"):
-        raise unknown_name("inversion", inversion, ["aligned", "paper"])
-    if inversion == "aligned" and not isinstance(solver, FixedPoint):
-        raise InputError(
-            f"Aligned replay retraces steps of the fixed-point solver, not of {type(solver).__name__}. Use "
-            "solver='fixed_point', or inversion='paper' with this solver."
-        )
-
-
-def _sampler(solver: Solver) -> Solver:
-    """The solver that goes back from the noise: the paper inverts by a fixed-point step and samples by Euler."""
-    return Euler() if isinstance(solver, FixedPoint) else solver
-
-
-def _edit_solver(source: Source) -> Solver:
-    solver = make_solver(source.fingerprint.solver)
-    if source.fingerprint.inversion is None:
-        return solver
-    if source.fingerprint.inversion == "aligned":
-        return AlignedReplay(source.offsets)
-    solver = _sampler(solver)
-    return Anchored(solver, source.trajectory) if source.store is None else solver
-
-
-def _checked_guidance(scale: float | None, default: float | None) -> float | None:
-    if default is None:
-        if scale not in (None, 0.0, 1.0):
-            warnings.warn(f"This model takes no guidance scale; {scale} has no effect.", stacklevel=3)
-        return None
-    scale = default if scale is None else float(scale)
-    if not (math.isfinite(scale) and scale >= 0):
-        raise InputError(f"guidance_scale must be a finite number of 0 or more, got {scale}.")
-    return scale
-
-
-def _guidance_rows(scale: float | Sequence[float] | None, default: float | None, rows: int) -> list[float] | None:
-    if default is None:
-        return None
-    scales = list(scale) if isinstance(scale, Sequence) else [scale] * rows
-    if len(scales) != rows:
-        raise InputError(f"guidance_scale has {len(scales)} values for {rows} edit(s); pass one, or one an edit.")
-    return [float(_checked_guidance(value, default) or 0.0) for value in scales]

@@ -41,7 +41,7 @@ class FlowSettings:
     caption_drop: float = 0.1
     ema: float = 0.998
     seed: int = 1
-    distil_steps: int = 400
+    distil_steps: int = 300
     distil_peak: float = 4e-4
     guidance_range: tuple[float, float] = (1.0, 5.0)
 

@@ -10,7 +10,7 @@ import torch
 from test_stable_flow import EDITS, LAYERS, SOURCE, generated, inverted
 
 import stableflow as sf
-from stableflow.errors import LoadError
+from stableflow.errors import LoadError, TokenLayoutError
 
 
 @pytest.mark.parametrize("make", [generated, inverted])
@@ -39,6 +39,15 @@ def test_a_new_process_gives_the_same_edits(model, tmp_path):
     tests = str(Path(__file__).parents[1])
     subprocess.run([sys.executable, "-c", script, tests, str(tmp_path), str(torch.get_num_threads())], check=True)
     assert torch.equal(torch.load(tmp_path / "edits.pt"), expected)
+
+
+def test_text_lengths_may_differ_unless_the_batch_is_shared(pipeline, tmp_path):
+    short, long = (sf.wrap(pipeline, name="x", max_sequence_length=length) for length in (20, 33))
+    recorded = sf.StableFlow(short, layers=LAYERS, keep="device").generate(SOURCE, seed=0, num_steps=2)
+    assert sf.StableFlow(long, layers=LAYERS).edit(recorded, EDITS).images.shape[0] == len(EDITS)
+    shared = sf.StableFlow(short, layers=LAYERS, keep="share").generate(SOURCE, seed=0, num_steps=2)
+    with pytest.raises(TokenLayoutError, match="one text length"):
+        sf.StableFlow(long, layers=LAYERS).edit(shared, EDITS)
 
 
 def test_damaged_and_missing_sessions(model, tmp_path):

@@ -65,6 +65,15 @@ class Source:
         """Its final latents, nudging undone, float32."""
         return unnudge(self.trajectory.at(0.0), self.fingerprint.nudge_scale)
 
+    def to(self, device: torch.device | str) -> "Source":
+        """Return the source with states and conditioning on a device; keys and values stay where they are."""
+        return dataclasses.replace(
+            self,
+            conditioning=self.conditioning.to(device),
+            trajectory=self.trajectory.to(device),
+            offsets={t: offset.to(device) for t, offset in self.offsets.items()},
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write the session as `source.safetensors` and `source.json`; each appears whole or not at all."""
         folder = Path(folder)

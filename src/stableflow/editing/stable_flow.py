@@ -211,6 +211,7 @@ class StableFlow:
         started = time.perf_counter()
         layers = self.layers if layers is None else resolve_layers(self.model, layers)
         self._require_usable(source, layers)
+        source = source.to(self.model.device)
         edits = self._condition(prompts)
         settings = source.fingerprint
         default = settings.guidance_scale

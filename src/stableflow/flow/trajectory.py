@@ -34,6 +34,10 @@ class Trajectory:
             )
         return self._states[t]
 
+    def to(self, device: torch.device | str) -> "Trajectory":
+        """Return the trajectory with its states on a device."""
+        return Trajectory({t: state.to(device) for t, state in self._states.items()})
+
     @property
     def times(self) -> tuple[float, ...]:
         """The recorded times, from noise to image."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stableflow.errors import TokenLayoutError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.types import Images, Latents
 
@@ -32,10 +33,25 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.prompts)
 
+    def to(self, device: torch.device | str) -> "Conditioning":
+        """Return the conditioning with its tensors on a device."""
+        return Conditioning(self.prompts, {name: tensor.to(device) for name, tensor in self.tensors.items()})
+
     @staticmethod
     def concat(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """Stack conditionings of one text length along the batch."""
+        """Stack conditionings along the batch.
+
+        Raises:
+            TokenLayoutError: Their text lengths differ.
+        """
         names = parts[0].tensors
+        for name in names:
+            shapes = {tuple(part.tensors[name].shape[1:]) for part in parts}
+            if len(shapes) > 1:
+                raise TokenLayoutError(
+                    f"Prompts that share a batch need one text length; {name} is {sorted(shapes)}. Load the model "
+                    "with the max_sequence_length that the source was made with."
+                )
         return Conditioning(
             tuple(prompt for part in parts for prompt in part.prompts),
             {name: torch.cat([part.tensors[name] for part in parts]) for name in names},

@@ -21,6 +21,10 @@ def test_the_published_set_of_flux_dev():
 def test_presets_are_found_by_checkpoint_and_never_by_family(model, monkeypatch):
     with pytest.raises(InputError, match="not for its family"):
         find_preset(model)
+    other = Preset((2, 4), NUM_LAYERS, ("some/copy",), "another digest", "test")
+    monkeypatch.setattr(presets, "all_presets", lambda: [other])
+    with pytest.raises(InputError, match="copy of one of these, pass its layers: some/copy: 2,4"):
+        find_preset(model)
     own = Preset((1, 3), NUM_LAYERS, ("somebody/else",), model.checkpoint_hash(), "test")
     monkeypatch.setattr(presets, "all_presets", lambda: [own])
     assert resolve_layers(model, "vital") == (1, 3)

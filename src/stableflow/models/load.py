@@ -71,7 +71,8 @@ def load(
         if lora is not None:
             _load_lora(pipeline, lora, offline)
     _place(pipeline, device, offload)
-    return wrap(pipeline, name=str(name), max_sequence_length=max_sequence_length)
+    known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
+    return wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
 
 
 def bundled_path(name: str) -> Path:

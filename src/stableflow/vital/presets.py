@@ -69,7 +69,7 @@ def find_preset(model: FlowModel) -> Preset:
         raise InputError(
             f"No vital layers are known for {model.name!r} (checkpoint {digest}). A set holds for one checkpoint, not "
             f"for its family. Pass layer numbers (0..{len(model.layers) - 1}, in execution order), or measure the set "
-            "with stableflow.measure_vitality."
+            f"with stableflow.measure_vitality.{_known_at(len(model.layers))}"
         )
     if named.checkpoint is not None or model.modifications:
         changed = ", ".join(model.modifications) or "weights other than those measured"
@@ -93,3 +93,11 @@ def _read(text: str) -> Preset:
         checkpoint=entry.get("checkpoint"),
         source=entry["source"],
     )
+
+
+def _known_at(num_layers: int) -> str:
+    alike = [preset for preset in all_presets() if preset.num_layers == num_layers]
+    if not alike:
+        return ""
+    sets = "; ".join(f"{preset.names[0]}: {','.join(map(str, preset.layers))}" for preset in alike)
+    return f" If this is a copy of one of these, pass its layers: {sets}."

@@ -1,0 +1,47 @@
+"""What the documentation shows runs, on the bundled model."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/extending.md"]
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(page, workplace):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, page, "exec"), {})
+
+
+def test_files_that_the_pages_point_to_exist():
+    for page in ROOT.glob("**/*.md"):
+        if ".venv" in page.parts:
+            continue
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_the_demo(workplace):
+    runpy.run_path(str(ROOT / "examples" / "demo.py"))["main"](workplace / "demo")
+    for kind in ("generated", "real"):
+        assert len(list((workplace / "demo" / kind).glob("edit_*.png"))) >= 4
+
+
+def test_the_comparison(workplace):
+    compare = runpy.run_path(str(ROOT / "examples" / "compare_layers.py"))["compare"]
+    for real in (False, True):
+        compare(2, workplace / "compare", real=real)
+    assert (workplace / "compare" / "drawn.png").exists()

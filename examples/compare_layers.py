@@ -24,7 +24,8 @@ def settings_to_compare(model: sf.FlowModel) -> dict[str, dict]:
     return {
         "none (re-prompting, same noise)": {"layers": []},
         "vital": {"layers": vital},
-        "vital, first 60% of the steps": {"layers": vital, "t_window": (0.4, 1.0)},
+        "vital, t from 1 to 0.6": {"layers": vital, "t_window": (0.6, 1.0)},
+        "all double": {"layers": [layer.index for layer in model.layers if layer.kind == "double"]},
         "as many non-vital (the last)": {"layers": other[-len(vital) :]},
         "all non-vital": {"layers": other},
         "all": {"layers": every},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import stableflow as sf
 
+EARLY = (0.6, 1.0)  # inject while the layout is set; the late steps may draw new things freely
 PICTURE = Path(__file__).parent / "picture.png"
 DRAWN = "a red dog standing on the grass at noon"
 DRAWN_EDITS = [
@@ -30,11 +31,11 @@ def main(folder: Path) -> None:
     started = time.perf_counter()
     editor = sf.StableFlow(sf.load("tiny"))
 
-    source = editor.generate(DRAWN, seed=1)
-    show(editor.edit(source, DRAWN_EDITS), folder / "generated")
+    source = editor.generate(DRAWN, seed=2)
+    show(editor.edit(source, DRAWN_EDITS, t_window=EARLY), folder / "generated")
 
     source = editor.invert(PICTURE, prompt=SHOWN)
-    show(editor.edit(source, SHOWN_EDITS), folder / "real")
+    show(editor.edit(source, SHOWN_EDITS, t_window=EARLY), folder / "real")
     print(f"layers {list(editor.layers)} of {len(editor.model.layers)}, {time.perf_counter() - started:.1f} s")
 
 

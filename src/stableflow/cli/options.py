@@ -22,7 +22,9 @@ Width = Annotated[int | None, typer.Option("--width", help="Pixels.")]
 Layers = Annotated[str | None, typer.Option("--layers", help="vital, or numbers such as 0,1,17 [vital].")]
 Solver = Annotated[str | None, typer.Option("--solver", help="euler, fixed_point, midpoint, fireflow or heun.")]
 Inversion = Annotated[str | None, typer.Option("--inversion", help="aligned or paper [aligned].")]
-Nudge = Annotated[float | None, typer.Option("--nudge", help="Latent nudging of a real picture [1.15].")]
+Nudge = Annotated[
+    float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the preset's, or 1.15].")
+]
 Keep = Annotated[str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu or share.")]
 TextLength = Annotated[int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]

@@ -29,7 +29,7 @@ class EditSettings(BaseModel):
     window: tuple[float, float] = (0.0, 1.0)
     solver: str | dict[str, Any] | None = None
     inversion: Literal["aligned", "paper"] = "aligned"
-    nudge: float = 1.15
+    nudge: float | None = None
     keep: Literal["auto", "device", "cpu", "share"] = "auto"
     max_sequence_length: int | None = None
     image_digest: str | None = None

@@ -31,7 +31,7 @@ from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 from stableflow.interventions.blend import WHOLE_FLOW, Blend
 from stableflow.models.base import Conditioning, FlowModel, Guidance
 from stableflow.types import Images, Latents
-from stableflow.vital.presets import VITAL, resolve_layers
+from stableflow.vital.presets import VITAL, default_nudge_scale, resolve_layers
 
 REAL_EDIT_GUIDANCE = 3.0  # the paper's, for edits of an inverted picture
 
@@ -111,7 +111,7 @@ class StableFlow:
         *,
         solver: str | Solver = "fixed_point",
         num_steps: int = 50,
-        nudge_scale: float = 1.15,
+        nudge_scale: float | None = None,
         inversion: Literal["aligned", "paper"] = "aligned",
         guidance_scale: float | None = 1.0,
         height: int | None = None,
@@ -125,7 +125,8 @@ class StableFlow:
             prompt: What the picture shows, or its conditioning.
             solver: "fixed_point" is the paper's step. Aligned replay needs it; inversion="paper" takes any.
             num_steps: Solver steps.
-            nudge_scale: The latents are multiplied by it before inversion and divided by it after editing.
+            nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
+                checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
             inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
                 the noise and puts the source back on its path after every step; it costs a second pass.
             guidance_scale: Of the source's own passes.
@@ -137,6 +138,7 @@ class StableFlow:
             ImageError: The picture cannot be read.
             InputError: A setting is out of range, or the solver does not go with aligned replay.
         """
+        nudge_scale = default_nudge_scale(self.model) if nudge_scale is None else nudge_scale
         solver = make_solver(solver)
         check_inversion(inversion, solver)
         guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)

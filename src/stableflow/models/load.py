@@ -123,7 +123,7 @@ def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype,
         )
     pipeline_class = getattr(diffusers, class_name)
     return pipeline_class.from_pretrained(
-        str(location), torch_dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision
+        str(location), dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision
     )
 
 
@@ -143,12 +143,12 @@ def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offl
         str(path),
         config=components,
         subfolder="transformer",
-        torch_dtype=dtype,
+        dtype=dtype,
         local_files_only=offline or Path(components).is_dir(),
         **quantisation,
     )
     return diffusers.FluxPipeline.from_pretrained(
-        components, transformer=transformer, torch_dtype=dtype, use_safetensors=True, local_files_only=offline
+        components, transformer=transformer, dtype=dtype, use_safetensors=True, local_files_only=offline
     )
 
 

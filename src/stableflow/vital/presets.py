@@ -10,6 +10,7 @@ from stableflow.errors import InputError
 from stableflow.models.base import FlowModel
 
 VITAL = "vital"
+PAPER_NUDGE_SCALE = 1.15
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Preset:
         names: Hub ids or names under which it is loaded.
         checkpoint: Its `checkpoint_hash`, where it was measured here.
         source: Where the set comes from.
+        nudge_scale: Latent nudging that suits real pictures with this checkpoint.
     """
 
     layers: tuple[int, ...]
@@ -29,6 +31,7 @@ class Preset:
     names: tuple[str, ...]
     checkpoint: str | None
     source: str
+    nudge_scale: float = PAPER_NUDGE_SCALE
 
 
 def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, ...]:
@@ -53,28 +56,30 @@ def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, 
 
 
 def find_preset(model: FlowModel) -> Preset:
-    """Return the preset of this checkpoint.
+    """Return the preset of this checkpoint; warns where only the name agrees.
 
     Raises:
         InputError: None is known for it.
     """
-    digest = model.checkpoint_hash()
-    named = None
-    for preset in all_presets():
-        if preset.checkpoint == digest:
-            return preset
-        if model.name in preset.names and preset.num_layers == len(model.layers):
-            named = preset
-    if named is None:
+    digest, preset = model.checkpoint_hash(), known_preset(model)
+    if preset is None:
         raise InputError(
             f"No vital layers are known for {model.name!r} (checkpoint {digest}). A set holds for one checkpoint, not "
             f"for its family. Pass layer numbers (0..{len(model.layers) - 1}, in execution order), or measure the set "
             f"with stableflow.measure_vitality.{_known_at(len(model.layers))}"
         )
-    if named.checkpoint is not None or model.modifications:
+    if preset.checkpoint != digest and (preset.checkpoint is not None or model.modifications):
         changed = ", ".join(model.modifications) or "weights other than those measured"
         warnings.warn(f"The vital layers of {model.name!r} were measured without: {changed}.", stacklevel=3)
-    return named
+    return preset
+
+
+def known_preset(model: FlowModel) -> Preset | None:
+    """Return the preset of this checkpoint, else the one of its name, else None."""
+    digest, presets = model.checkpoint_hash(), all_presets()
+    measured = [preset for preset in presets if preset.checkpoint == digest]
+    named = [preset for preset in presets if model.name in preset.names and preset.num_layers == len(model.layers)]
+    return next(iter(measured + named), None)
 
 
 def all_presets() -> list[Preset]:
@@ -92,7 +97,14 @@ def _read(text: str) -> Preset:
         names=tuple(entry["names"]),
         checkpoint=entry.get("checkpoint"),
         source=entry["source"],
+        nudge_scale=entry.get("nudge_scale", PAPER_NUDGE_SCALE),
     )
+
+
+def default_nudge_scale(model: FlowModel) -> float:
+    """Return the nudging that suits this checkpoint; the paper's 1.15 where nothing else is known."""
+    preset = known_preset(model)
+    return PAPER_NUDGE_SCALE if preset is None else preset.nudge_scale
 
 
 def _known_at(num_layers: int) -> str:

@@ -11,7 +11,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## edit a generated picture and a real file; pictures under out/demo
-	$(BIN)/python examples/demo.py out/demo
+	TRANSFORMERS_VERBOSITY=error $(BIN)/python examples/demo.py out/demo
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -307,3 +307,17 @@ def test_scenes(command, tmp_path):
 def test_an_unknown_training_stage(command):
     code, _, err = command("train", "flwo")
     assert code == 2 and "Did you mean 'flow'" in err
+
+
+def test_doctor(command, tmp_path):
+    code, out, _ = command("doctor", "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and found["problems"] == {} and found["bundled model"] == "loads and edits"
+    code, out, _ = command("doctor", "--model", tmp_path)
+    assert code == 1 and "PROBLEM model" in out and "holds no model" in out
+
+
+def test_the_bundled_model_is_the_default(command, tmp_path):
+    code, _, err = command("edit", "--prompt", "a dog", "--to", "a cat", "--seed", "0", "--steps", "2", "--out", "o")
+    assert code == 0, err
+    assert json.loads((tmp_path / "o" / "result.json").read_text())["recipe"]["source"]["model"] == "tiny"

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from stableflow.errors import InputError
 Scores = Float[Tensor, " layers"]
 
 
+@runtime_checkable
 class Choice(Protocol):
     """A rule that draws a boundary; the layers at or above it are chosen."""
 

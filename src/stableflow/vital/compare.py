@@ -9,7 +9,7 @@ from torch import Tensor
 from stableflow.errors import InputError
 
 
-def rank_correlation(a: Float[Tensor, " layers"], b: Float[Tensor, " layers"]) -> float:
+def rank_correlation(a: Float[Tensor, " layers"], b: Float[Tensor, " other_layers"]) -> float:
     """Return Spearman's rank correlation, in [-1, 1]; 1 is the same order."""
     if len(a) != len(b):
         raise InputError(f"Two rankings are compared over the same layers; these have {len(a)} and {len(b)}.")

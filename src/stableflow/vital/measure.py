@@ -1,7 +1,7 @@
 """Vitality: bypass each layer and see how much the picture changes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,40 +192,40 @@ class VitalityJob:
             run_tasks([_task(layer, prompts) for layer in active], self.measurer, self.cells)
             if (number + 1) * self.protocol.batch < self.protocol.least:
                 continue
-            active = undecided(self.result().scores, self.choice, self.protocol.confidence)
+            active = undecided(self._scores(self.measurer.similarities[0].name), self.choice, self.protocol.confidence)
             if told is not None:
                 told(total if not active else len(self.cells), total)
             if not active:
                 return
 
+    def _scores(self, similarity: str) -> Tensor:
+        """Return 1 - similarity, (layers, prompts), NaN where nothing is measured."""
+        scores = torch.full((len(self.model.layers), len(self.prompts)), float("nan"))
+        for layer, prompt, record in self._records():
+            scores[layer, prompt] = 1 - record["similarity"][similarity]
+        return scores
+
+    def _records(self) -> Iterator[tuple[int, int, Record]]:
+        for layer in range(len(self.model.layers)):
+            for prompt, key in enumerate(Bypassed(layer, tuple(range(len(self.prompts)))).keys):
+                if self.cells.has([key]):
+                    yield layer, prompt, self.cells[key]
+
     def result(self) -> Vitality:
         """Gather the cells that are there."""
-        layers = self.model.layers
-        shape = len(layers), len(self.prompts)
-        names = [similarity.name for similarity in self.measurer.similarities]
-        scores = {name: torch.full(shape, float("nan")) for name in names}
-        flags: dict[int, str] = {}
-        for layer in range(shape[0]):
-            for prompt in range(shape[1]):
-                (key,) = Bypassed(layer, (prompt,)).keys
-                if self.cells.has([key]):
-                    record = self.cells[key]
-                    for name in names:
-                        scores[name][layer, prompt] = 1 - record["similarity"][name]
-                    if record["flag"]:
-                        flags[layer] = record["flag"]
-        used = ~scores[names[0]].isnan().all(dim=0)
-        passes = (int((~scores[names[0]].isnan()).sum()) + int(used.sum())) * self.protocol.num_steps
+        scores = {s.name: self._scores(s.name) for s in self.measurer.similarities}
+        measured = ~next(iter(scores.values())).isnan()
+        used = measured.any(dim=0)
         return Vitality(
             by_similarity={name: values[:, used] for name, values in scores.items()},
             checkpoint=self.model.checkpoint_hash(),
             model=self.model.name,
-            kinds=tuple(layer.kind for layer in layers),
+            kinds=tuple(layer.kind for layer in self.model.layers),
             prompts=tuple(prompt for prompt, keep in zip(self.prompts, used.tolist()) if keep),
             protocol=self._described(),
             choice=self.choice,
-            flags=flags,
-            passes=passes,
+            flags={layer: record["flag"] for layer, _, record in self._records() if record["flag"]},
+            passes=int(measured.sum() + used.sum()) * self.protocol.num_steps,
         )
 
     def batches(self) -> list[tuple[int, ...]]:

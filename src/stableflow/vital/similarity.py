@@ -10,6 +10,8 @@ from torch import Tensor
 from stableflow.registry import Registry
 from stableflow.types import Images, Latents
 
+DEFAULT_ENCODER = "facebook/dinov2-base"
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -1,6 +1,6 @@
 """One view of any multimodal diffusion transformer: what the rest of the package may know of a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -57,12 +57,17 @@ class Conditioning:
                 )
         return Conditioning(
             tuple(prompt for part in parts for prompt in part.prompts),
-            {name: _stack(name, [part.tensors[name] for part in parts], f"{name}_mask" in names) for name in names},
+            {name: _stack(name, [part.tensors[name] for part in parts], _may_be_padded(name, names)) for name in names},
         )
 
 
-def _stack(name: str, tensors: Sequence[Tensor], masked: bool) -> Tensor:
-    if masked or name.endswith("_mask"):
+def _may_be_padded(name: str, names: Collection[str]) -> bool:
+    base = name.removesuffix("_mask")
+    return base in names and f"{base}_mask" in names
+
+
+def _stack(name: str, tensors: Sequence[Tensor], pad: bool) -> Tensor:
+    if pad:
         longest = max(tensor.shape[1] for tensor in tensors)
         tensors = [_padded(tensor, longest) for tensor in tensors]
     shapes = {tuple(tensor.shape[1:]) for tensor in tensors}

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stableflow.errors import InputError, InterventionError
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.base import Part, Projection
+from stableflow.models.base import Part, Projection, TokenLayout
 from stableflow.types import Images, Latents
 
 PATCH = 2  # latent pixels on a side of one token
@@ -96,6 +96,12 @@ def checked_text_length(requested: int | None, default: int, longest: int, famil
     return requested
 
 
+def check_num_steps(num_steps: int) -> None:
+    """Raise InputError unless there is a step to make."""
+    if num_steps < 1:
+        raise InputError(f"num_steps must be 1 or more, got {num_steps}.")
+
+
 def shift_for(scheduler: Any, image_tokens: int, max_shift: float = 1.15) -> float:
     """Return diffusers' `mu`, linear in the number of image tokens; `max_shift` where the scheduler names none."""
     config = scheduler.config
@@ -128,8 +134,7 @@ def flow_times(
 
 def even_sigmas(num_steps: int) -> Sequence[float]:
     """Return 1 ... 1 / num_steps, which most pipelines start from."""
-    if num_steps < 1:
-        raise InputError(f"num_steps must be 1 or more, got {num_steps}.")
+    check_num_steps(num_steps)
     return np.linspace(1.0, 1 / num_steps, num_steps).tolist()
 
 
@@ -162,6 +167,12 @@ def unpack(tokens: Float[Tensor, "batch image_tokens dim"], rows: int) -> Latent
         p=PATCH,
         q=PATCH,
     )
+
+
+def grid_positions(layout: TokenLayout) -> Int[Tensor, "image_tokens 3"]:
+    """Return position ids (0, row, column), one an image token."""
+    rows, columns = torch.meshgrid(torch.arange(layout.image_rows), torch.arange(layout.image_columns), indexing="ij")
+    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
 
 
 def projection_of(attention: Any, index: int, part: Part) -> Projection:

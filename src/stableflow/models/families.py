@@ -4,13 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from stableflow.models.base import FlowModel
+from stableflow.models.chroma import ChromaModel
 from stableflow.models.flux import FluxModel
+from stableflow.models.sd3 import SD3Model
 from stableflow.registry import Registry
 
 FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 """From the `_class_name` of a model_index.json to the model over such a pipeline."""
 
 FAMILIES.register("FluxPipeline")(FluxModel)
+FAMILIES.register("ChromaPipeline")(ChromaModel)
+FAMILIES.register("StableDiffusion3Pipeline")(SD3Model)
 
 
 def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:

@@ -32,6 +32,7 @@ from stableflow.models.common import (
     default_side,
     even_sigmas,
     flow_times,
+    grid_positions,
     modifications_of,
     pack,
     projection_of,
@@ -151,7 +152,7 @@ class FluxModel:
                 timestep=timestep.expand(batch).to(self.dtype) / TIMESTEPS,
                 guidance=self._guidance(guidance_scale, batch),
                 txt_ids=torch.zeros(layout.text_tokens, 3, device=self.device, dtype=self.dtype),
-                img_ids=_image_ids(layout).to(self.device, self.dtype),
+                img_ids=grid_positions(layout).to(self.device, self.dtype),
                 return_dict=False,
                 **conditioning.tensors,
             )[0]
@@ -193,9 +194,3 @@ def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor,
 
 def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
     return (projection_of(attention, index, part),)
-
-
-def _image_ids(layout: TokenLayout) -> Tensor:
-    """Position ids (0, row, column), one a token."""
-    rows, columns = torch.meshgrid(torch.arange(layout.image_rows), torch.arange(layout.image_columns), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)

@@ -124,7 +124,7 @@ def sampling(family: TinyFamily) -> float:
     plans = [
         (square(family), 3, family.text_lengths[0], family.guided),
         ((family.size, 2 * family.size), 2, family.text_lengths[1], family.guided),
-        ((2 * family.size, family.size), 1, family.text_lengths[0], family.unguided),
+        ((2 * family.size, family.size), 2, family.text_lengths[0], family.unguided),
     ]
     for size, num_steps, text_length, (scale, arguments) in plans:
         model = model_of(family, text_length)

@@ -129,7 +129,13 @@ def flow_times(
         own.set_timesteps(num_steps, **shift)
     else:
         own.set_timesteps(sigmas=sigmas, **shift)
-    return TimeGrid(tuple(own.sigmas.tolist()))
+    times = tuple(own.sigmas.tolist())
+    if any(math.isnan(t) for t in times):
+        raise InputError(
+            f"This checkpoint's scheduler cannot make {num_steps} step(s): it stretches its times to end at "
+            f"shift_terminal={scheduler.config.get('shift_terminal')}, which needs two or more."
+        )
+    return TimeGrid(times)
 
 
 def even_sigmas(num_steps: int) -> Sequence[float]:

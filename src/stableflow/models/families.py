@@ -6,6 +6,7 @@ from typing import Any
 from stableflow.models.base import FlowModel
 from stableflow.models.chroma import ChromaModel
 from stableflow.models.flux import FluxModel
+from stableflow.models.qwen_image import QwenImageModel
 from stableflow.models.sd3 import SD3Model
 from stableflow.registry import Registry
 
@@ -14,6 +15,7 @@ FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 
 FAMILIES.register("FluxPipeline")(FluxModel)
 FAMILIES.register("ChromaPipeline")(ChromaModel)
+FAMILIES.register("QwenImagePipeline")(QwenImageModel)
 FAMILIES.register("StableDiffusion3Pipeline")(SD3Model)
 
 

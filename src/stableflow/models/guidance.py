@@ -8,7 +8,6 @@ from torch import Tensor
 
 from stableflow.errors import InputError
 from stableflow.models.base import Branch, Conditioning, Guidance
-from stableflow.types import Latents
 
 NEGATIVE = "negative_"  # what the names of a negative prompt's tensors start with
 UNGUIDED = 1.0  # up to this scale the negative prompt has no say, as in the pipelines
@@ -50,8 +49,8 @@ def branch_tensors(conditioning: Conditioning, branch: Branch) -> dict[str, Tens
     return negative
 
 
-def guide(velocities: Mapping[Branch, Latents], scale: Float[Tensor, " batch"]) -> Latents:
-    """Combine the branches, float32; a row at scale 1 or less is its conditional velocity, untouched.
+def guide(velocities: Mapping[Branch, Float[Tensor, "..."]], scale: Float[Tensor, " batch"]) -> Float[Tensor, "..."]:
+    """Combine the branches of latents or tokens, float32; a row at scale 1 or less is its conditional one, untouched.
 
     Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, with diffusers' scale.
     """
@@ -59,5 +58,5 @@ def guide(velocities: Mapping[Branch, Latents], scale: Float[Tensor, " batch"]) 
     if "unconditional" not in velocities:
         return conditional
     unconditional = velocities["unconditional"].float()
-    rows = scale.reshape(-1, 1, 1, 1)
+    rows = scale.reshape(-1, *[1] * (conditional.ndim - 1))
     return torch.where(rows > UNGUIDED, unconditional + rows * (conditional - unconditional), conditional)

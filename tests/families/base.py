@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from tiny_flux import SIZE
+from tiny_flux import SIZE, tiny_tokenizer
 from torch import Tensor
-from transformers import T5Config, T5EncoderModel
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,3 +80,14 @@ def enlarge(*modules: torch.nn.Module, gain: float = 1.5) -> None:
         for parameter in module.parameters():
             if parameter.ndim == 2:
                 torch.nn.init.normal_(parameter, std=gain * parameter.shape[1] ** -0.5)
+
+
+def chat_tokenizer() -> PreTrainedTokenizerFast:
+    """With a chat template that takes messages of plain text and of typed parts."""
+    tokenizer = tiny_tokenizer(512)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'user' %}<bos> "
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{{ message['content'][0]['text'] }}{% endif %} </s>{% endif %}{% endfor %}"
+    )
+    return tokenizer

@@ -6,6 +6,7 @@ from typing import Any
 from stableflow.models.base import FlowModel
 from stableflow.models.chroma import ChromaModel
 from stableflow.models.flux import FluxModel
+from stableflow.models.flux2 import Flux2Model
 from stableflow.models.qwen_image import QwenImageModel
 from stableflow.models.sd3 import SD3Model
 from stableflow.registry import Registry
@@ -15,6 +16,8 @@ FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 
 FAMILIES.register("FluxPipeline")(FluxModel)
 FAMILIES.register("ChromaPipeline")(ChromaModel)
+FAMILIES.register("Flux2Pipeline")(Flux2Model)
+FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
 FAMILIES.register("QwenImagePipeline")(QwenImageModel)
 FAMILIES.register("StableDiffusion3Pipeline")(SD3Model)
 

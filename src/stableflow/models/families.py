@@ -9,6 +9,7 @@ from stableflow.models.flux import FluxModel
 from stableflow.models.flux2 import Flux2Model
 from stableflow.models.qwen_image import QwenImageModel
 from stableflow.models.sd3 import SD3Model
+from stableflow.models.z_image import ZImageModel
 from stableflow.registry import Registry
 
 FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
@@ -20,6 +21,7 @@ FAMILIES.register("Flux2Pipeline")(Flux2Model)
 FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
 FAMILIES.register("QwenImagePipeline")(QwenImageModel)
 FAMILIES.register("StableDiffusion3Pipeline")(SD3Model)
+FAMILIES.register("ZImagePipeline")(ZImageModel)
 
 
 def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:

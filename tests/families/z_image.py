@@ -37,7 +37,7 @@ def pipeline() -> ZImagePipeline:
             )
         ).eval()
         vae = tiny_vae()
-        enlarge(transformer, text)
+        enlarge(transformer, text, gain=1.2)
     made = ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,

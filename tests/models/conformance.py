@@ -319,21 +319,21 @@ def layout(family: TinyFamily) -> float:
                 for name, tensor in conditioning.tensors.items()
             },
         )
+        tokens = [0, rows * columns // 2 + 1, rows * columns - 1]
+        moved = latents.repeat(len(tokens), 1, 1, 1)
+        for i, token in enumerate(tokens):
+            moved[i, :, token // columns * latent_height // rows, token % columns * latent_width // columns] += 3.0
+        repeated = sf.Conditioning.concat([conditioning] * len(tokens))
         for layer in every(model):
             before = Bypass(range(layer))
             keys = _keys(model, family, latents, conditioning, layer, before)
-            for key in keys.values():
-                assert key.shape[:2] == (1, rows * columns)
             with_other = _keys(model, family, latents, other, layer, before)
-            worst = max(worst, *(gap(with_other[place], keys[place]) for place in keys))
-            for token in (0, rows * columns // 2 + 1, rows * columns - 1):
-                moved = latents.clone()
-                y, x = token // columns * latent_height // rows, token % columns * latent_width // columns
-                moved[..., y, x] += 3.0
-                with_moved = _keys(model, family, moved, conditioning, layer, before)
-                for place in keys:
-                    change = (with_moved[place] - keys[place])[0].abs().amax(-1)
-                    assert change.argmax() == token and change.max() > 0, (layer, token, int(change.argmax()))
+            with_moved = _keys(model, family, moved, repeated, layer, before)
+            for place, key in keys.items():
+                assert key.shape[:2] == (1, rows * columns)
+                worst = max(worst, gap(with_other[place], key))
+                change = (with_moved[place] - key).abs().amax(-1)
+                assert change.argmax(-1).tolist() == tokens and change.amax() > 1e-2, f"layer {layer}"
     return worst
 
 

@@ -96,9 +96,7 @@ class Source:
         tensors |= {f"offset/{t!r}": offset for t, offset in self.offsets.items()}
         tensors |= {f"conditioning/{name}": tensor for name, tensor in self.conditioning.tensors.items()}
         if self.store is not None:
-            tensors |= {
-                f"kv/{a.t!r}/{a.occurrence}/{a.layer}/{a.part}": tensor for a, tensor in self.store.entries.items()
-            }
+            tensors |= {f"kv/{_key(address)}": features for address, features in self.store.entries.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     @staticmethod
@@ -155,9 +153,24 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
+def _key(address: Address) -> str:
+    key = f"{address.t!r}/{address.occurrence}/{address.layer}/{address.part}"
+    first = address.branch == "conditional" and address.attention == 0
+    return key if first else f"{key}/{address.branch}/{address.attention}"
+
+
 def _read_store(entries: Mapping[str, Tensor]) -> KVStore:
     store = KVStore()
-    for name, features in entries.items():
-        t, occurrence, layer, part = name.split("/")
-        store.put(Address(float(t), int(occurrence), int(layer), "key" if part == "key" else "value"), features)
+    for key, features in entries.items():
+        t, occurrence, layer, part, *rest = key.split("/")
+        branch, attention = rest or ("conditional", "0")
+        address = Address(
+            float(t),
+            int(occurrence),
+            int(layer),
+            "key" if part == "key" else "value",
+            "conditional" if branch == "conditional" else "unconditional",
+            int(attention),
+        )
+        store.put(address, features)
     return store

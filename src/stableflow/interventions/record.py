@@ -14,6 +14,9 @@ from stableflow.models.base import Forward, Layer, Part, ProjectionHook
 class RecordKV:
     """Put row 0's image keys and values of chosen layers into a store, as they leave their projections.
 
+    Under classifier-free guidance both branches are recorded, also of a source that is not guided itself: its edits may
+    be. The unconditional pass that this costs has no effect on the source.
+
     Args:
         layers: Indices in execution order.
         store: Filled with one entry a pass, layer and part. The pass itself is not changed.
@@ -24,7 +27,7 @@ class RecordKV:
 
     def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
         return [
-            ProjectionHook(layers[index], part, partial(self._record, index, part))
+            ProjectionHook(layers[index], part, partial(self._record, index, part), every_branch=True)
             for index in self.layers
             for part in ("key", "value")
         ]

@@ -1,31 +1,33 @@
 """The keys and values of a source, kept from its own passes for those of its edits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.errors import InterventionError, TokenLayoutError
-from stableflow.models.base import Forward, Part
+from stableflow.models.base import Branch, Forward, Part
 
 
 @dataclass(frozen=True, order=True)
 class Address:
-    """Which projection of which pass: the time, its occurrence, the layer, and key or value."""
+    """Which projection of which pass: time, occurrence, layer, key or value, branch, and attention of the block."""
 
     t: float
     occurrence: int
     layer: int
     part: Part
+    branch: Branch = "conditional"
+    attention: int = 0
 
 
 class KVStore:
     """Keys and values of the source's image tokens by pass and layer.
 
-    Memory: 2 x passes x layers x image tokens x width x bytes an element; 50.3 MB a layer and step for FLUX.1 at
-    1024x1024 in bfloat16.
+    Memory: 2 x passes x branches x layers x image tokens x width x bytes an element; 50.3 MB a layer and step for
+    FLUX.1 (one branch) at 1024x1024 in bfloat16.
 
     Args:
         device: Where they are kept. "cpu" frees the accelerator's memory and costs a copy at every use; None keeps
@@ -51,7 +53,8 @@ class KVStore:
         if address not in self._entries:
             raise InterventionError(
                 f"No source {address.part} was recorded for layer {address.layer} at t={address.t:.6f} "
-                f"(visit {address.occurrence + 1}). Recorded: layers {list(self.layers)} at {len(self.times)} times. "
+                f"(visit {address.occurrence + 1}, {address.branch} branch). Recorded: layers {list(self.layers)} at "
+                f"{len(self.times)} times. "
                 "Edit with the layers, steps and solver that the source was made with, or make the source again."
             )
         source = self._entries[address]
@@ -64,14 +67,15 @@ class KVStore:
         return source.to(like.device, like.dtype)
 
     def keep_last_visits(self) -> None:
-        """Forget all but the last pass at every time, and count that one as the first."""
-        last: dict[float, int] = {}
+        """Forget all but the last pass of each branch at every time, and count that one as the first."""
+        last: dict[tuple[float, Branch], int] = {}
         for address in self._entries:
-            last[address.t] = max(last.get(address.t, 0), address.occurrence)
+            visit = (address.t, address.branch)
+            last[visit] = max(last.get(visit, 0), address.occurrence)
         self._entries = {
-            Address(address.t, 0, address.layer, address.part): features
+            replace(address, occurrence=0): features
             for address, features in self._entries.items()
-            if address.occurrence == last[address.t]
+            if address.occurrence == last[address.t, address.branch]
         }
 
     @property
@@ -93,4 +97,4 @@ class KVStore:
 
 def address_of(forward: Forward, layer: int, part: Part) -> Address:
     """Return the address of a projection in the pass under way."""
-    return Address(forward.t, forward.occurrence, layer, part)
+    return Address(forward.t, forward.occurrence, layer, part, forward.branch, forward.attention)

@@ -3,13 +3,24 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stableflow.errors import InterventionError
-from stableflow.models.base import BlockHook, Forward, Intervention, Layer, ProjectionHook, TokenLayout
+from stableflow.models.base import (
+    BlockHook,
+    Branch,
+    Forward,
+    Intervention,
+    Layer,
+    Projection,
+    ProjectionHook,
+    TokenLayout,
+)
 
 
 class Attachment:
@@ -17,29 +28,36 @@ class Attachment:
 
     def __init__(self, hooks: Sequence[ProjectionHook | BlockHook]):
         self._hooks = hooks
-        self._visits = Counter[float]()
+        self._sites: list[Layer] = []  # the layer of every module that is hooked, by number
+        self._visits = Counter[tuple[float, Branch]]()
         self._fired = Counter[int]()
-        self._forward: Forward | None = None
+        self._forwards: tuple[Forward, ...] = ()
+
+    @property
+    def every_branch(self) -> bool:
+        """Whether a hook asks for the unconditional branch of passes that would do without."""
+        return any(isinstance(hook, ProjectionHook) and hook.every_branch for hook in self._hooks)
 
     def install(self, stack: ExitStack) -> None:
         """Register every hook; leaving the stack removes them."""
-        for number, hook in enumerate(self._hooks):
+        for hook in self._hooks:
             if isinstance(hook, BlockHook):
-                stack.callback(self._on_block(number, hook).remove)
+                stack.callback(self._on_block(hook).remove)
             else:
-                stack.callback(self._on_projection(number, hook).remove)
+                for attention, projection in enumerate(hook.layer.projections(hook.part)):
+                    stack.callback(self._on_projection(hook, attention, projection).remove)
 
     @contextmanager
-    def forward(self, t: float, layout: TokenLayout, batch: int) -> Iterator[None]:
+    def forward(self, t: float, layout: TokenLayout, batch: int, branches: Sequence[Branch]) -> Iterator[None]:
         """Surround one pass of the transformer; afterwards every hook must have fired exactly once."""
-        self._forward = Forward(t, self._visits[t], layout, batch)
+        self._forwards = tuple(Forward(t, self._visits[t, branch], layout, batch, branch) for branch in branches)
         self._fired.clear()
         try:
             yield
         finally:
-            self._forward = None
-        self._visits[t] += 1
-        wrong = {hook.layer.index: self._fired[i] for i, hook in enumerate(self._hooks) if self._fired[i] != 1}
+            self._forwards = ()
+        self._visits.update((t, branch) for branch in branches)
+        wrong = {layer.index: self._fired[i] for i, layer in enumerate(self._sites) if self._fired[i] != 1}
         if wrong:
             raise InterventionError(
                 f"The hooks of these layers fired this many times in one forward pass, instead of once: {wrong}. "
@@ -47,49 +65,73 @@ class Attachment:
                 "on: attach before torch.compile, and switch step caches and layer skipping off."
             )
 
-    def _current(self, number: int) -> Forward:
-        if self._forward is None:
+    def _new_site(self, layer: Layer) -> int:
+        self._sites.append(layer)
+        return len(self._sites) - 1
+
+    def _current(self, site: int) -> tuple[Forward, ...]:
+        if not self._forwards:
             raise InterventionError(
                 "The transformer ran outside model.velocity while interventions were attached; they need to know "
                 "the flow time and the token layout. Call model.velocity, or leave the attach block first."
             )
-        self._fired[number] += 1
-        return self._forward
+        self._fired[site] += 1
+        return self._forwards
 
-    def _on_projection(self, number: int, hook: ProjectionHook) -> RemovableHandle:
-        projection = hook.layer.projection(hook.part)
+    def _on_projection(self, hook: ProjectionHook, attention: int, projection: Projection) -> RemovableHandle:
+        site = self._new_site(hook.layer)
 
         def fire(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-            forward = self._current(number)
-            span = forward.layout.image_span(hook.layer.kind)
-            replacement = hook.function(forward, output[:, span, projection.columns])
-            if replacement is None:
+            forwards = self._current(site)
+            span = forwards[0].layout.image_span(hook.layer.kind)
+            features = output[:, span, projection.columns].chunk(len(forwards))
+            replacements = [
+                hook.function(replace(forward, attention=attention), own) for forward, own in zip(forwards, features)
+            ]
+            if all(replacement is None for replacement in replacements):
                 return None
             output = output.clone()
-            output[:, span, projection.columns] = replacement
+            output[:, span, projection.columns] = torch.cat(
+                [own if new is None else new for own, new in zip(features, replacements)]
+            )
             return output
 
         return projection.module.register_forward_hook(fire)
 
-    def _on_block(self, number: int, hook: BlockHook) -> RemovableHandle:
+    def _on_block(self, hook: BlockHook) -> RemovableHandle:
+        site = self._new_site(hook.layer)
+
         def fire(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            return hook.function(self._current(number), hook.layer.identity(args, kwargs), output)
+            return hook.function(self._current(site)[0], hook.layer.identity(args, kwargs), output)
 
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
 
 
 class AttachmentStack:
-    """The attach blocks that are open on one model, outermost first."""
+    """The attach blocks that are open on one model, outermost first.
 
-    def __init__(self, find_layers: Callable[[], Sequence[Layer]]):
+    Args:
+        find_layers: The model's layers, asked at every attach.
+        check: Raises where interventions cannot act on the model as it is now.
+    """
+
+    def __init__(self, find_layers: Callable[[], Sequence[Layer]], check: Callable[[], None]):
         self._find_layers = find_layers
+        self._check = check
         self._open: list[Attachment] = []
+
+    @property
+    def every_branch(self) -> bool:
+        """Whether an open block asks for the unconditional branch of passes that would do without."""
+        return any(attachment.every_branch for attachment in self._open)
 
     @contextmanager
     def attach(self, *interventions: Intervention) -> Iterator[None]:
         """Open a block; interventions act in the order given, outer blocks before inner ones."""
         layers = self._find_layers()
         hooks = [hook for intervention in interventions for hook in intervention.hooks(layers)]
+        if hooks:
+            self._check()
         attachment = Attachment(hooks)
         with ExitStack() as stack:
             attachment.install(stack)
@@ -98,9 +140,16 @@ class AttachmentStack:
             yield
 
     @contextmanager
-    def forward(self, t: float, layout: TokenLayout, batch: int) -> Iterator[None]:
-        """Surround one pass of the transformer."""
+    def forward(
+        self, t: float, layout: TokenLayout, batch: int, *, branches: Sequence[Branch] = ("conditional",)
+    ) -> Iterator[None]:
+        """Surround one pass of the transformer.
+
+        Args:
+            batch: Rows of one branch.
+            branches: What the pass holds, stacked along its batch in this order.
+        """
         with ExitStack() as stack:
             for attachment in self._open:
-                stack.enter_context(attachment.forward(t, layout, batch))
+                stack.enter_context(attachment.forward(t, layout, batch, branches))
             yield

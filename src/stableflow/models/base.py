@@ -1,6 +1,6 @@
 """One view of any multimodal diffusion transformer: what the rest of the package may know of a model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stableflow.errors import TokenLayoutError
+from stableflow.errors import InputError, TokenLayoutError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.types import Images, Latents
 
 Kind = Literal["double", "single"]
 Part = Literal["key", "value"]
+Branch = Literal["conditional", "unconditional"]
 Guidance = float | Sequence[float] | None
 
 
@@ -24,7 +25,9 @@ class Conditioning:
 
     Args:
         prompts: The texts, empty strings where only embeddings were given.
-        tensors: What the family's transformer takes, by its own names.
+        tensors: What the family's transformer takes, by its own names. Under classifier-free guidance the same again
+            for the negative prompt, with names that start with `negative_`. A tensor `x` beside which there is an
+            `x_mask` (1 for a word, 0 for padding) may be padded to a longer text.
     """
 
     prompts: tuple[str, ...]
@@ -39,23 +42,46 @@ class Conditioning:
 
     @staticmethod
     def concat(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """Stack conditionings along the batch.
+        """Stack conditionings along the batch; tensors that have a mask are padded to the longest text.
 
         Raises:
-            TokenLayoutError: Their text lengths differ.
+            TokenLayoutError: Their text lengths differ and cannot be padded.
+            InputError: They hold different tensors.
         """
         names = parts[0].tensors
-        for name in names:
-            shapes = {tuple(part.tensors[name].shape[1:]) for part in parts}
-            if len(shapes) > 1:
-                raise TokenLayoutError(
-                    f"Prompts that share a batch need one text length; {name} is {sorted(shapes)}. Load the model "
-                    "with the max_sequence_length that the source was made with."
+        for part in parts[1:]:
+            if set(part.tensors) != set(names):
+                raise InputError(
+                    f"Prompts that share a batch need the same tensors; one has {sorted(names)}, another "
+                    f"{sorted(part.tensors)}. Encode them with the same model, negative prompts included."
                 )
         return Conditioning(
             tuple(prompt for part in parts for prompt in part.prompts),
-            {name: torch.cat([part.tensors[name] for part in parts]) for name in names},
+            {name: _stack(name, [part.tensors[name] for part in parts], _may_be_padded(name, names)) for name in names},
         )
+
+
+def _may_be_padded(name: str, names: Collection[str]) -> bool:
+    base = name.removesuffix("_mask")
+    return base in names and f"{base}_mask" in names
+
+
+def _stack(name: str, tensors: Sequence[Tensor], pad: bool) -> Tensor:
+    if pad:
+        longest = max(tensor.shape[1] for tensor in tensors)
+        tensors = [_padded(tensor, longest) for tensor in tensors]
+    shapes = {tuple(tensor.shape[1:]) for tensor in tensors}
+    if len(shapes) > 1:
+        raise TokenLayoutError(
+            f"Prompts that share a batch need one text length; {name} is {sorted(shapes)}. Load the model "
+            "with the max_sequence_length that the source was made with."
+        )
+    return torch.cat(list(tensors))
+
+
+def _padded(tensor: Tensor, length: int) -> Tensor:
+    missing = tensor.new_zeros(tensor.shape[0], length - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, missing], dim=1)
 
 
 @dataclass(frozen=True)
@@ -100,8 +126,9 @@ class Layer:
         index: Place in the flat execution order, from 0.
         kind: "double" has separate image and text streams, "single" a joint one.
         block: The module.
-        projection: Finds where its keys or values leave their projection, before QK norm and RoPE. Asked at every
-            attach, since loading a LoRA replaces the module.
+        projections: Finds where its keys or values leave their projection, before QK norm and RoPE: one for each of
+            the block's attentions over image tokens, nearly always one. Asked at every attach, since loading a LoRA
+            replaces the module.
         identity: From the block's call (args, kwargs) to the output of a block that does nothing: its inputs, both
             streams, in the block's own order.
     """
@@ -109,39 +136,53 @@ class Layer:
     index: int
     kind: Kind
     block: nn.Module
-    projection: Callable[[Part], Projection]
+    projections: Callable[[Part], Sequence[Projection]]
     identity: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Forward:
-    """The forward pass under way.
+    """One branch of the forward pass under way.
 
     Args:
         t: Flow time.
-        occurrence: How many earlier passes since attaching had this t (solvers may visit a time twice).
+        occurrence: How many earlier passes of this branch since attaching had this t (solvers may visit a time twice).
         layout: Where the tokens are.
-        batch: Rows of this pass.
+        batch: Rows of this branch.
+        branch: "unconditional" is the pass of the negative prompt under classifier-free guidance.
+        attention: Which of the block's attentions, from 0; only SD3.5-medium has a second one.
     """
 
     t: float
     occurrence: int
     layout: TokenLayout
     batch: int
+    branch: Branch = "conditional"
+    attention: int = 0
 
 
 @dataclass(frozen=True)
 class ProjectionHook:
-    """Called with the image rows of one layer's keys or values; returns their replacement, or None to leave them."""
+    """Called with the image rows of one layer's keys or values; returns their replacement, or None to leave them.
+
+    Where a pass holds both branches of classifier-free guidance, it is called once for each, with that branch's rows.
+
+    Args:
+        every_branch: Have the unconditional branch run even where no row is guided, so that this hook sees it.
+    """
 
     layer: Layer
     part: Part
     function: Callable[[Forward, Float[Tensor, "batch image_tokens dim"]], Tensor | None]
+    every_branch: bool = False
 
 
 @dataclass(frozen=True)
 class BlockHook:
-    """Called with (forward, identity output, output) of one block; returns the output to use, or None."""
+    """Called with (forward, identity output, output) of one block; returns the output to use, or None.
+
+    The output holds the rows of all branches of the pass; `forward` is that of the first.
+    """
 
     layer: Layer
     function: Callable[[Forward, Any, Any], Any]
@@ -206,7 +247,7 @@ class FlowModel(Protocol):
         ...
 
     def kv_bytes(self, height: int, width: int) -> int:
-        """Return the bytes of one layer's image keys and values of one row in one pass."""
+        """Return the most bytes that one layer's image keys and values of one row take in one pass, all branches."""
         ...
 
     def encode_prompt(self, prompts: Sequence[str]) -> Conditioning: ...

@@ -4,13 +4,24 @@ from collections.abc import Callable
 from typing import Any
 
 from stableflow.models.base import FlowModel
+from stableflow.models.chroma import ChromaModel
 from stableflow.models.flux import FluxModel
+from stableflow.models.flux2 import Flux2Model
+from stableflow.models.qwen_image import QwenImageModel
+from stableflow.models.sd3 import SD3Model
+from stableflow.models.z_image import ZImageModel
 from stableflow.registry import Registry
 
 FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 """From the `_class_name` of a model_index.json to the model over such a pipeline."""
 
 FAMILIES.register("FluxPipeline")(FluxModel)
+FAMILIES.register("ChromaPipeline")(ChromaModel)
+FAMILIES.register("Flux2Pipeline")(Flux2Model)
+FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
+FAMILIES.register("QwenImagePipeline")(QwenImageModel)
+FAMILIES.register("StableDiffusion3Pipeline")(SD3Model)
+FAMILIES.register("ZImagePipeline")(ZImageModel)
 
 
 def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:

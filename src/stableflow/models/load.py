@@ -115,24 +115,26 @@ def _checked_path(path: Path) -> Path:
 
 
 def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool) -> Any:
-    class_name = _pipeline_class(location, revision, offline)
+    index = _model_index(location, revision, offline)
+    class_name = index["_class_name"]
     if class_name not in FAMILIES:
         raise UnknownNameError(
             f"{location} is a {class_name}, which no family of this version reads. Supported pipelines: "
-            f"{', '.join(FAMILIES)}."
+            f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
     pipeline_class = getattr(diffusers, class_name)
+    left_out = {name: None for name, kind in index.items() if kind == [None, None]}  # such as SD3 saved without its T5
     return pipeline_class.from_pretrained(
-        str(location), dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision
+        str(location), dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision, **left_out
     )
 
 
-def _pipeline_class(location: Path | str, revision: str | None, offline: bool) -> str:
+def _model_index(location: Path | str, revision: str | None, offline: bool) -> dict[str, Any]:
     if isinstance(location, Path):
         index = location / "model_index.json"
     else:
         index = Path(hf_hub_download(location, "model_index.json", revision=revision, local_files_only=offline))
-    return json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    return json.loads(index.read_text(encoding="utf-8"))
 
 
 def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool) -> Any:

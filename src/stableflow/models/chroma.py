@@ -1,0 +1,203 @@
+"""Chroma over an unmodified diffusers ChromaPipeline."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.attachment import AttachmentStack
+from stableflow.models.base import (
+    Branch,
+    Conditioning,
+    Guidance,
+    Intervention,
+    Kind,
+    Layer,
+    Part,
+    Projection,
+    TokenLayout,
+)
+from stableflow.models.common import (
+    PATCH,
+    TIMESTEPS,
+    check_multiple,
+    check_open_to_interventions,
+    check_scheduler,
+    checked_text_length,
+    checkpoint_digest,
+    default_side,
+    even_sigmas,
+    flow_times,
+    grid_positions,
+    modifications_of,
+    pack,
+    projection_of,
+    shift_for,
+    unpack,
+    vae_decode,
+    vae_encode,
+)
+from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.prompts import warn_about_lost_text
+from stableflow.types import Images, Latents
+
+LONGEST_TEXT = 512
+
+
+class ChromaModel:
+    """A Chroma pipeline as a velocity field.
+
+    FLUX's two kinds of layers without its pooled text; T5 alone, with a mask over padding, and classifier-free guidance
+    in two passes.
+
+    Args:
+        pipeline: A ChromaPipeline; it stays the caller's and nothing in it is replaced.
+        name: What the checkpoint is called in presets and messages.
+        max_sequence_length: Text tokens of every prompt; 512 when None.
+
+    Raises:
+        InputError: The scheduler adds noise at every step, or the text length is unusable.
+    """
+
+    def __init__(self, pipeline: Any, *, name: str, max_sequence_length: int | None = None):
+        check_scheduler(pipeline, name)
+        self.pipeline = pipeline
+        self.name = name
+        longest = min(LONGEST_TEXT, pipeline.tokenizer.model_max_length)
+        self.max_sequence_length = checked_text_length(max_sequence_length, longest, LONGEST_TEXT, "Chroma")
+        self._attachments = AttachmentStack(
+            lambda: self.layers, lambda: check_open_to_interventions(self.pipeline.transformer)
+        )
+
+    @property
+    def layers(self) -> list[Layer]:
+        transformer = self.pipeline.transformer
+        double = [_layer(i, "double", block) for i, block in enumerate(transformer.transformer_blocks)]
+        single = enumerate(transformer.single_transformer_blocks, start=len(double))
+        return double + [_layer(i, "single", block) for i, block in single]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipeline.transformer.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline._execution_device
+
+    @property
+    def pixel_multiple(self) -> int:
+        return self.pipeline.vae_scale_factor * PATCH
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        side = default_side(self.pipeline.vae)
+        return side, side
+
+    @property
+    def default_guidance_scale(self) -> float:
+        return 5.0
+
+    @property
+    def modifications(self) -> tuple[str, ...]:
+        return modifications_of(self.pipeline.transformer)
+
+    def checkpoint_hash(self) -> str:
+        return checkpoint_digest(self.pipeline.transformer)
+
+    def check_size(self, height: int, width: int) -> None:
+        check_multiple(self.name, height, width, self.pixel_multiple)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        self.check_size(height, width)
+        scale = self.pipeline.vae_scale_factor
+        return self.pipeline.transformer.config.in_channels // PATCH**2, height // scale, width // scale
+
+    def kv_bytes(self, height: int, width: int) -> int:
+        self.check_size(height, width)
+        tokens = (height // self.pixel_multiple) * (width // self.pixel_multiple)
+        branches = 2
+        return 2 * branches * tokens * self.pipeline.transformer.inner_dim * self.dtype.itemsize
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+        warn_about_lost_text(self.pipeline.tokenizer, prompts, self.max_sequence_length)
+        embeds, _, mask, negative, _, negative_mask = self.pipeline.encode_prompt(
+            list(prompts), device=self.device, max_sequence_length=self.max_sequence_length
+        )
+        tensors = {
+            "encoder_hidden_states": embeds,
+            "attention_mask": mask,
+            "negative_encoder_hidden_states": negative,
+            "negative_attention_mask": negative_mask,
+        }
+        return Conditioning(tuple(prompts), tensors)
+
+    @torch.no_grad()
+    def encode_image(self, images: Images) -> Latents:
+        return vae_encode(self.pipeline.vae, images, self.device)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Latents) -> Images:
+        return vae_decode(self.pipeline.vae, latents, self.device)
+
+    def time_grid(self, num_steps: int, height: int, width: int) -> TimeGrid:
+        self.check_size(height, width)
+        scheduler = self.pipeline.scheduler
+        mu = shift_for(scheduler, (height // self.pixel_multiple) * (width // self.pixel_multiple))
+        return flow_times(scheduler, num_steps, mu=mu, sigmas=even_sigmas(num_steps))
+
+    @torch.no_grad()
+    def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
+        scale = scale_rows(guidance_scale, self.default_guidance_scale, len(latents), self.device)
+        branches = branches_for(scale, self._attachments.every_branch)
+        return guide({branch: self._pass(latents, t, conditioning, branch) for branch in branches}, scale)
+
+    def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
+        return self._attachments.attach(*interventions)
+
+    def _pass(self, latents: Latents, t: float, conditioning: Conditioning, branch: Branch) -> Latents:
+        batch, _, latent_height, latent_width = latents.shape
+        tensors = branch_tensors(conditioning, branch)
+        text, mask = tensors["encoder_hidden_states"], tensors["attention_mask"]
+        layout = _layout(latent_height // PATCH, latent_width // PATCH, text.shape[1])
+        timestep = torch.tensor(t, dtype=torch.float32, device=self.device) * TIMESTEPS
+        image_mask = torch.ones(batch, layout.image_tokens, dtype=torch.bool, device=self.device)
+        with self._attachments.forward(t, layout, batch, branches=(branch,)):
+            tokens = self.pipeline.transformer(
+                hidden_states=pack(latents).to(self.device, self.dtype),
+                timestep=timestep.expand(batch).to(self.dtype) / TIMESTEPS,
+                encoder_hidden_states=text,
+                txt_ids=torch.zeros(layout.text_tokens, 3, device=self.device, dtype=self.dtype),
+                img_ids=grid_positions(layout).to(self.device, self.dtype),
+                attention_mask=torch.cat([mask, image_mask], dim=1),
+                return_dict=False,
+            )[0]
+        return unpack(tokens, layout.image_rows)
+
+
+def _layout(rows: int, columns: int, text_tokens: int) -> TokenLayout:
+    return TokenLayout(rows, columns, text_tokens, image_start={"double": 0, "single": text_tokens})
+
+
+def _layer(index: int, kind: Kind, block: Any) -> Layer:
+    return Layer(index, kind, block, partial(_projections, block.attn, index), _IDENTITY[kind])
+
+
+def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
+    return (projection_of(attention, index, part),)
+
+
+def _double_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
+
+
+def _single_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    return kwargs["hidden_states"]
+
+
+_IDENTITY = {"double": _double_identity, "single": _single_identity}
+"""What blocks of each kind return: text and image, or one joint stream."""

@@ -1,0 +1,255 @@
+"""FLUX.2 (dev and klein) over an unmodified diffusers Flux2Pipeline or Flux2KleinPipeline."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.attachment import AttachmentStack
+from stableflow.models.base import (
+    Branch,
+    Conditioning,
+    Guidance,
+    Intervention,
+    Layer,
+    Part,
+    Projection,
+    TokenLayout,
+)
+from stableflow.models.common import (
+    PATCH,
+    TIMESTEPS,
+    check_multiple,
+    check_open_to_interventions,
+    check_scheduler,
+    checked_text_length,
+    checkpoint_digest,
+    default_side,
+    even_sigmas,
+    flow_times,
+    grid_positions,
+    modifications_of,
+    projection_of,
+)
+from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.prompts import warn_about_lost_text
+from stableflow.types import Images, Latents
+
+LONGEST_TEXT = 512
+
+
+class Flux2Model:
+    """A FLUX.2 pipeline as a velocity field.
+
+    Its latents are the autoencoder's in patches of 2 x 2, one a token, as the pipeline draws its noise. Single layers
+    hold queries, keys, values and MLP in one projection. Guidance is embedded in dev, classifier-free in klein base and
+    absent in distilled klein. Reference images are not passed, so there are no tokens but text and image.
+
+    Args:
+        pipeline: A Flux2Pipeline or Flux2KleinPipeline; it stays the caller's and nothing in it is replaced.
+        name: What the checkpoint is called in presets and messages.
+        max_sequence_length: Text tokens of every prompt, chat template included; 512 when None.
+
+    Raises:
+        InputError: The scheduler adds noise at every step, or the text length is unusable.
+    """
+
+    def __init__(self, pipeline: Any, *, name: str, max_sequence_length: int | None = None):
+        check_scheduler(pipeline, name)
+        self.pipeline = pipeline
+        self.name = name
+        self.max_sequence_length = checked_text_length(max_sequence_length, LONGEST_TEXT, LONGEST_TEXT, "FLUX.2")
+        self._attachments = AttachmentStack(
+            lambda: self.layers, lambda: check_open_to_interventions(self.pipeline.transformer)
+        )
+
+    @property
+    def layers(self) -> list[Layer]:
+        transformer = self.pipeline.transformer
+        double = [
+            Layer(i, "double", block, partial(_double_projections, block.attn, i), _double_identity)
+            for i, block in enumerate(transformer.transformer_blocks)
+        ]
+        single = [
+            Layer(i, "single", block, partial(_single_projections, block.attn), _single_identity)
+            for i, block in enumerate(transformer.single_transformer_blocks, start=len(double))
+        ]
+        return double + single
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pipeline.transformer.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.pipeline._execution_device
+
+    @property
+    def pixel_multiple(self) -> int:
+        return self.pipeline.vae_scale_factor * PATCH
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        side = default_side(self.pipeline.vae)
+        return side, side
+
+    @property
+    def default_guidance_scale(self) -> float | None:
+        return 4.0 if self._embeds_guidance or self._classifier_free else None
+
+    @property
+    def modifications(self) -> tuple[str, ...]:
+        return modifications_of(self.pipeline.transformer)
+
+    def checkpoint_hash(self) -> str:
+        return checkpoint_digest(self.pipeline.transformer)
+
+    def check_size(self, height: int, width: int) -> None:
+        check_multiple(self.name, height, width, self.pixel_multiple)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        self.check_size(height, width)
+        return self.pipeline.transformer.config.in_channels, height // self.pixel_multiple, width // self.pixel_multiple
+
+    def kv_bytes(self, height: int, width: int) -> int:
+        _, rows, columns = self.latent_shape(height, width)
+        branches = 2 if self._classifier_free else 1
+        return 2 * branches * rows * columns * self.pipeline.transformer.inner_dim * self.dtype.itemsize
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+        tokenizer = getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)  # dev has a processor
+        warn_about_lost_text(tokenizer, prompts, self.max_sequence_length - self._template_tokens(tokenizer))
+        tensors = {"encoder_hidden_states": self._encode(list(prompts))}
+        if self._classifier_free:
+            tensors["negative_encoder_hidden_states"] = self._encode([""] * len(prompts))
+        return Conditioning(tuple(prompts), tensors)
+
+    @torch.no_grad()
+    def encode_image(self, images: Images) -> Latents:
+        vae = self.pipeline.vae
+        latents = vae.encode(images.to(self.device, vae.dtype) * 2 - 1).latent_dist.mode().float()
+        patches = rearrange(
+            latents, "batch channels (rows p) (columns q) -> batch (channels p q) rows columns", p=PATCH, q=PATCH
+        )
+        mean, std = self._statistics()
+        return (patches - mean) / std
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Latents) -> Images:
+        vae = self.pipeline.vae
+        mean, std = self._statistics()
+        patches = latents.to(self.device) * std + mean
+        unpatched = rearrange(
+            patches, "batch (channels p q) rows columns -> batch channels (rows p) (columns q)", p=PATCH, q=PATCH
+        )
+        images = vae.decode(unpatched.to(vae.dtype), return_dict=False)[0]
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def time_grid(self, num_steps: int, height: int, width: int) -> TimeGrid:
+        # Late: the pipeline's module imports its text encoder.
+        from diffusers.pipelines.flux2.pipeline_flux2 import compute_empirical_mu
+
+        _, rows, columns = self.latent_shape(height, width)
+        sigmas = even_sigmas(num_steps)
+        mu = compute_empirical_mu(image_seq_len=rows * columns, num_steps=num_steps)
+        return flow_times(self.pipeline.scheduler, num_steps, mu=mu, sigmas=sigmas)
+
+    @torch.no_grad()
+    def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
+        scale = scale_rows(guidance_scale, self.default_guidance_scale, len(latents), self.device)
+        if not self._classifier_free:
+            embedded = scale if self._embeds_guidance else None
+            return self._pass(latents, t, conditioning, "conditional", embedded).float()
+        branches = branches_for(scale, self._attachments.every_branch)
+        return guide({branch: self._pass(latents, t, conditioning, branch, None) for branch in branches}, scale)
+
+    def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
+        return self._attachments.attach(*interventions)
+
+    def _pass(
+        self, latents: Latents, t: float, conditioning: Conditioning, branch: Branch, guidance: Tensor | None
+    ) -> Latents:
+        batch, _, rows, columns = latents.shape
+        text = branch_tensors(conditioning, branch)["encoder_hidden_states"]
+        length = text.shape[1]
+        layout = TokenLayout(rows, columns, length, image_start={"double": 0, "single": length})
+        timestep = torch.tensor(t, dtype=torch.float32, device=self.device) * TIMESTEPS
+        context = "cond" if branch == "conditional" else "uncond"
+        transformer = self.pipeline.transformer
+        with self._attachments.forward(t, layout, batch, branches=(branch,)), transformer.cache_context(context):
+            tokens = transformer(
+                hidden_states=rearrange(latents, "batch dim rows columns -> batch (rows columns) dim").to(
+                    self.device, self.dtype
+                ),
+                timestep=timestep.expand(batch).to(self.dtype) / TIMESTEPS,
+                guidance=guidance,
+                encoder_hidden_states=text,
+                txt_ids=_positions(torch.arange(length), axis=3).to(self.device),
+                img_ids=_positions(grid_positions(layout), axis=slice(0, 3)).to(self.device),
+                return_dict=False,
+            )[0]
+        return rearrange(tokens, "batch (rows columns) dim -> batch dim rows columns", rows=rows)
+
+    @property
+    def _embeds_guidance(self) -> bool:
+        return self.pipeline.transformer.config.guidance_embeds
+
+    @property
+    def _classifier_free(self) -> bool:
+        return not self._embeds_guidance and not self.pipeline.config.get("is_distilled", True)
+
+    def _encode(self, prompts: list[str]) -> Tensor:
+        return self.pipeline.encode_prompt(prompts, device=self.device, max_sequence_length=self.max_sequence_length)[0]
+
+    def _template_tokens(self, tokenizer: Any) -> int:
+        """Tokens that the chat template puts around a prompt."""
+        content: Any = ""
+        messages = []
+        if hasattr(self.pipeline, "system_message"):
+            content = [{"type": "text", "text": ""}]
+            system = [{"type": "text", "text": self.pipeline.system_message}]
+            messages = [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": content})
+        text = self.pipeline.tokenizer.apply_chat_template(messages, tokenize=False)
+        return len(tokenizer(text).input_ids)
+
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the patches' channels, kept in the autoencoder's batch norm."""
+        vae = self.pipeline.vae
+        mean = vae.bn.running_mean.reshape(1, -1, 1, 1)
+        std = torch.sqrt(vae.bn.running_var.reshape(1, -1, 1, 1) + vae.config.batch_norm_eps)
+        return mean.to(self.device, torch.float32), std.to(self.device, torch.float32)
+
+
+def _positions(values: Tensor, axis: int | slice) -> Tensor:
+    """Position ids (time, row, column, text) with some axes given and the others 0."""
+    ids = torch.zeros(len(values), 4, dtype=torch.long)
+    ids[:, axis] = values
+    return ids
+
+
+def _double_projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
+    return (projection_of(attention, index, part),)
+
+
+def _single_projections(attention: Any, part: Part) -> tuple[Projection]:
+    """The fused projection's columns are queries, keys, values, MLP."""
+    width = attention.inner_dim
+    first = width if part == "key" else 2 * width
+    return (Projection(attention.to_qkv_mlp_proj, slice(first, first + width)),)
+
+
+def _double_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Both streams as double blocks return them: text, image."""
+    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
+
+
+def _single_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The joint stream, which arrives and leaves in one."""
+    return kwargs["hidden_states"]

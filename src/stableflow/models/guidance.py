@@ -1,0 +1,62 @@
+"""Guidance scales, one a row, and classifier-free guidance: v = v_uncond + scale (v_cond - v_uncond)."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stableflow.errors import InputError
+from stableflow.models.base import Branch, Conditioning, Guidance
+
+NEGATIVE = "negative_"  # what the names of a negative prompt's tensors start with
+UNGUIDED = 1.0  # up to this scale the negative prompt has no say, as in the pipelines
+
+
+def scale_rows(scale: Guidance, default: float | None, batch: int, device: torch.device) -> Float[Tensor, " batch"]:
+    """Return the scale of every row; `default` is the model's own, used where none is given.
+
+    Raises:
+        InputError: There are neither one nor as many scales as rows.
+    """
+    chosen = default if scale is None else scale
+    values = torch.as_tensor(UNGUIDED if chosen is None else chosen, dtype=torch.float32, device=device)
+    if values.ndim and values.shape != (batch,):
+        raise InputError(f"guidance_scale has {len(values)} values for {batch} rows; pass one, or one a row.")
+    return values.expand(batch)
+
+
+def branches_for(scale: Float[Tensor, " batch"], every_branch: bool) -> tuple[Branch, ...]:
+    """Return the branches that a velocity needs: the unconditional one if any row is guided or a hook asks for it."""
+    return ("conditional", "unconditional") if every_branch or bool((scale > UNGUIDED).any()) else ("conditional",)
+
+
+def branch_tensors(conditioning: Conditioning, branch: Branch) -> dict[str, Tensor]:
+    """Return what the transformer takes in this branch, by its own names.
+
+    Raises:
+        InputError: The unconditional branch was asked for and there is no negative prompt.
+    """
+    tensors = conditioning.tensors
+    if branch == "conditional":
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(NEGATIVE)}
+    negative = {name.removeprefix(NEGATIVE): tensor for name, tensor in tensors.items() if name.startswith(NEGATIVE)}
+    if not negative:
+        raise InputError(
+            "Classifier-free guidance needs a negative prompt, and this conditioning holds none (tensors named "
+            f"{NEGATIVE}..., got {sorted(tensors)}). Take it from model.encode_prompt, or use guidance_scale=1."
+        )
+    return negative
+
+
+def guide(velocities: Mapping[Branch, Float[Tensor, "..."]], scale: Float[Tensor, " batch"]) -> Float[Tensor, "..."]:
+    """Combine the branches of latents or tokens, float32; a row at scale 1 or less is its conditional one, untouched.
+
+    Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, with diffusers' scale.
+    """
+    conditional = velocities["conditional"].float()
+    if "unconditional" not in velocities:
+        return conditional
+    unconditional = velocities["unconditional"].float()
+    rows = scale.reshape(-1, *[1] * (conditional.ndim - 1))
+    return torch.where(rows > UNGUIDED, unconditional + rows * (conditional - unconditional), conditional)

@@ -1,0 +1,270 @@
+"""What the families do beyond the conformance suite: two branches, second attentions, masks, and what is refused."""
+
+import diffusers
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
+from diffusers.hooks import LayerSkipConfig, apply_first_block_cache, apply_layer_skip, apply_taylorseer_cache
+from families import FAMILIES
+from models.conformance import (
+    PROMPTS,
+    PROPERTIES,
+    ROUNDING,
+    T,
+    Watch,
+    every,
+    gap,
+    model_of,
+    noise,
+    pipeline_of,
+    row,
+    square,
+    velocity,
+)
+from safetensors import safe_open
+
+import stableflow as sf
+from stableflow.errors import InputError, InterventionError, TokenLayoutError
+from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
+from stableflow.models.base import TokenLayout
+from stableflow.models.guidance import guide
+
+GUIDED_BY_NEGATIVES = ["SD3", "SD3.5-medium", "Chroma", "FLUX.2-klein", "Qwen-Image", "Z-Image"]
+CONFIGS = {"FirstBlockCache": FirstBlockCacheConfig(threshold=0.2), "TaylorSeer": TaylorSeerCacheConfig()}
+
+
+def prepared(name, rows=1):
+    family = FAMILIES[name]
+    model = model_of(family)
+    return family, model, noise(model, square(family), rows), model.encode_prompt(PROMPTS[:rows])
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, family in FAMILIES.items() for k in family.block_inputs])
+def test_the_layout_check_notices_a_span_that_is_off_by_one(monkeypatch, name, kind, shift):
+    right = TokenLayout.image_span
+
+    def wrong(self, asked):
+        span = right(self, asked)
+        return slice(span.start + shift, span.stop + shift) if asked == kind else span
+
+    monkeypatch.setattr(TokenLayout, "image_span", wrong)
+    try:
+        measured = PROPERTIES["layout"].measure(FAMILIES[name])
+    except (AssertionError, RuntimeError, IndexError):
+        return
+    assert measured > 1e-2
+
+
+@pytest.mark.parametrize("name", GUIDED_BY_NEGATIVES)
+def test_each_branch_is_injected_with_its_own(name):
+    """Also from a source that was not guided: its unconditional branch is recorded, and recording does not move it."""
+    family, model, latents, conditioning = prepared(name, rows=2)
+    store, last = KVStore(), len(model.layers) - 1
+    source = row(conditioning, 0)
+    plain = model.velocity(latents[:1], T, source, guidance_scale=1.0)
+    with model.attach(RecordKV([0, last], store)):
+        recorded = model.velocity(latents[:1], T, source, guidance_scale=1.0)
+    assert gap(recorded, plain) < ROUNDING
+    assert {address.branch for address in store.entries} == {"conditional", "unconditional"}
+    watch = Watch(last)
+    velocity(model, family, latents[1:], row(conditioning, 1), InjectKV([0, last], store), watch)
+    for address, features in store.entries.items():
+        if address.layer == last and address.part == "key":
+            assert torch.equal(watch.seen[address.branch, address.attention], features)
+    keys = [store.entries[a] for a in store.entries if (a.layer, a.part, a.attention) == (last, "key", 0)]
+    assert gap(*keys) > 1e-2, "the branches differ, so a mix-up would show"
+
+
+@pytest.mark.parametrize("name", GUIDED_BY_NEGATIVES)
+def test_guidance_is_per_row_and_one_means_none(name):
+    _, model, latents, conditioning = prepared(name, rows=2)
+    mixed = model.velocity(latents, T, conditioning, guidance_scale=[1.0, 4.0])
+    for scale, index in [(1.0, 0), (4.0, 1)]:
+        alone = model.velocity(latents, T, conditioning, guidance_scale=scale)
+        assert gap(mixed[index], alone[index]) < ROUNDING
+    assert gap(mixed, model.velocity(latents, T, conditioning, guidance_scale=1.0)) > 1e-2
+    with pytest.raises(InputError, match="3 values for 2 rows"):
+        model.velocity(latents, T, conditioning, guidance_scale=[1.0, 2.0, 3.0])
+
+
+def test_guidance_in_numbers():
+    velocities = {"conditional": torch.full((2, 1, 1, 1), 3.0), "unconditional": torch.full((2, 1, 1, 1), 1.0)}
+    assert guide(velocities, torch.tensor([0.5, 2.0])).flatten().tolist() == [3.0, 5.0]
+
+
+def test_a_conditioning_without_negative_prompt_serves_unguided_rows_only():
+    _, model, latents, conditioning = prepared("SD3")
+    tensors = {name: tensor for name, tensor in conditioning.tensors.items() if not name.startswith("negative_")}
+    bare = sf.Conditioning(conditioning.prompts, tensors)
+    assert model.velocity(latents, T, bare, guidance_scale=1.0).isfinite().all()
+    with pytest.raises(InputError, match="needs a negative prompt"):
+        model.velocity(latents, T, bare, guidance_scale=2.0)
+    with pytest.raises(InputError, match="need the same tensors"):
+        sf.Conditioning.concat([conditioning, bare])
+
+
+def test_visits_are_counted_by_branch():
+    """An unguided pass at a time does not make the unconditional branch's later pass a second visit."""
+    _, model, latents, conditioning = prepared("Chroma")
+    store = KVStore()
+    with model.attach(RecordKV([0], store)):
+        for _ in range(2):
+            model.velocity(latents, T, conditioning, guidance_scale=3.0)
+    assert sorted((a.branch, a.occurrence) for a in store.entries if a.part == "key") == [
+        (branch, visit) for branch in ("conditional", "unconditional") for visit in (0, 1)
+    ]
+    store.keep_last_visits()
+    assert sorted((a.branch, a.occurrence) for a in store.entries if a.part == "key") == [
+        ("conditional", 0),
+        ("unconditional", 0),
+    ]
+
+
+def test_the_second_attention_of_sd35_medium_is_recorded_and_injected():
+    family, model, latents, conditioning = prepared("SD3.5-medium", rows=2)
+    store = KVStore()
+    velocity(model, family, latents[:1], row(conditioning, 0), RecordKV(every(model), store))
+    assert {a.layer for a in store.entries if a.attention == 1} == {0, 2}
+    moved = {}
+    for attentions in ({0}, {0, 1}):
+        part = KVStore()
+        for address, features in store.entries.items():
+            part.put(address, features if address.attention in attentions else torch.zeros_like(features))
+        moved[len(attentions)] = velocity(model, family, latents[1:], row(conditioning, 1), InjectKV([0], part))
+    assert gap(moved[1], moved[2]) > 1e-3, "what was recorded of the second attention acts"
+
+
+def test_flux_sessions_keep_their_names(tmp_path):
+    """Files of one branch and one attention are written as before there were more."""
+    family, model, *_ = prepared("FLUX.1")
+    editor = sf.StableFlow(model, layers=[3], keep="device")
+    editor.generate(PROMPTS[0], seed=0, num_steps=1, height=family.size, width=family.size).save(tmp_path)
+    with safe_open(tmp_path / "source.safetensors", framework="pt") as file:
+        assert sorted(name for name in file.keys() if name.startswith("kv/")) == [  # noqa: SIM118
+            "kv/1.0/0/3/key",
+            "kv/1.0/0/3/value",
+        ]
+
+
+@pytest.mark.parametrize("name", ["Qwen-Image", "Z-Image"])
+def test_prompts_of_any_length_share_a_batch(name):
+    """Padded beside a longer one, a prompt says the same."""
+    _, model, latents, _ = prepared(name, rows=2)
+    short, long = model.encode_prompt(PROMPTS[:1]), model.encode_prompt(PROMPTS[1:])
+    both = sf.Conditioning.concat([short, long])
+    together = model.velocity(latents, T, both, guidance_scale=3.0)
+    for index, own in enumerate([short, long]):
+        assert (
+            gap(together[index : index + 1], model.velocity(latents[index : index + 1], T, own, guidance_scale=3.0))
+            < ROUNDING
+        )
+
+
+def test_prompts_without_masks_need_one_length():
+    pipeline = pipeline_of(FAMILIES["Chroma"])
+    parts = [sf.wrap(pipeline, name="x", max_sequence_length=n).encode_prompt(PROMPTS[:1]) for n in (9, 12)]
+    with pytest.raises(TokenLayoutError, match="one text length"):
+        sf.Conditioning.concat(parts)
+
+
+def test_distilled_klein_takes_no_guidance():
+    pipeline = FAMILIES["FLUX.2-klein"].make()
+    pipeline.register_to_config(is_distilled=True)
+    model = sf.wrap(pipeline, name="distilled", max_sequence_length=24)
+    assert model.default_guidance_scale is None
+    assert set(model.encode_prompt(PROMPTS).tensors) == {"encoder_hidden_states"}
+
+
+@pytest.mark.parametrize("name", ["SD3", "Z-Image"])
+def test_pictures_beyond_the_positions_are_refused(name):
+    _, model, *_ = prepared(name)
+    with pytest.raises(InputError, match="has positions up to"):
+        model.latent_shape(10_000, 64)
+    with pytest.raises(InputError, match=r"positive multiples of 4.*The nearest is 16x16"):
+        model.latent_shape(15, 17)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bad_settings(name):
+    family, model, *_ = prepared(name)
+    with pytest.raises(InputError, match="num_steps must be 1 or more"):
+        model.time_grid(0, *square(family))
+    with pytest.raises(InputError, match=r"max_sequence_length must lie in 1\.\."):
+        model_of(family, 5000)
+
+
+def test_a_scheduler_that_cannot_make_one_step_says_so():
+    family, model, *_ = prepared("Qwen-Image")
+    with pytest.raises(InputError, match="shift_terminal=0.02, which needs two or more"):
+        model.time_grid(1, *square(family))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_stochastic_schedulers_are_refused(name):
+    pipeline = FAMILIES[name].make()
+    pipeline.scheduler.register_to_config(stochastic_sampling=True)
+    with pytest.raises(InputError, match="stochastic_sampling"):
+        sf.wrap(pipeline, name="x")
+
+
+@pytest.mark.parametrize("name", ["FLUX.1", "FLUX.2-klein", "Chroma", "SD3.5-medium"])
+def test_fused_projections_are_refused(name):
+    family = FAMILIES[name]
+    pipeline = family.make()
+    pipeline.transformer.fuse_qkv_projections()
+    model = model_of(family, pipeline=pipeline)
+    with pytest.raises(InterventionError, match="unfuse_qkv_projections"), model.attach(RecordKV([0], KVStore())):
+        pass
+
+
+def enabled(name, what):
+    """A pipeline with a cache or layer skipping on; where the class has no switch of its own, by diffusers' function."""
+    transformer = FAMILIES[name].make().transformer
+    if what == "LayerSkip":
+        apply_layer_skip(transformer, LayerSkipConfig(indices=[1], fqn="transformer_blocks"))
+    elif hasattr(transformer, "enable_cache"):
+        transformer.enable_cache(CONFIGS[what])
+    else:
+        {"FirstBlockCache": apply_first_block_cache, "TaylorSeer": apply_taylorseer_cache}[what](
+            transformer, CONFIGS[what]
+        )
+    return transformer
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("FLUX.1", "FirstBlockCache"),
+        ("FLUX.1", "TaylorSeer"),
+        ("FLUX.2-klein", "TaylorSeer"),
+        ("Qwen-Image", "FirstBlockCache"),
+        ("SD3.5-medium", "TaylorSeer"),
+        ("SD3", "LayerSkip"),
+    ],
+)
+def test_step_caches_and_layer_skipping_are_refused(name, what):
+    family = FAMILIES[name]
+    pipeline = family.make()
+    pipeline.transformer = enabled(name, what)
+    model = model_of(family, pipeline=pipeline)
+    for intervention in (RecordKV([0], KVStore()), Bypass([0])):
+        with pytest.raises(InterventionError, match="leaves out layers or reuses"), model.attach(intervention):
+            pass
+    if getattr(pipeline.transformer, "is_cache_enabled", False):
+        pipeline.transformer.disable_cache()
+        with model.attach(RecordKV([0], KVStore())):
+            model.velocity(noise(model, square(family)), T, model.encode_prompt(PROMPTS[:1]), guidance_scale=None)
+
+
+@pytest.mark.parametrize("name", ["FLUX.1", "Qwen-Image"])
+def test_context_parallelism_is_refused(name):
+    """Set as `enable_parallelism` does, which itself needs an accelerator."""
+    family = FAMILIES[name]
+    pipeline = family.make()
+    pipeline.transformer._parallel_config = diffusers.ParallelConfig(
+        context_parallel_config=diffusers.ContextParallelConfig(ulysses_degree=2)
+    )
+    model = model_of(family, pipeline=pipeline)
+    with pytest.raises(InterventionError, match="context or tensor parallelism"), model.attach(Bypass([0])):
+        pass

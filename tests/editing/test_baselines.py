@@ -99,7 +99,9 @@ def test_noise_follows_from_the_source_unless_seeded(model):
     t = min(t[:-1], key=lambda time: abs(time - 0.7))
     noise = (start[0] - (1 - t) * source.latents) / t
     assert gap(noise, source.noise) > 1.0
-    assert gap(dataclasses.replace(editor, seed=1).edit(source, SOURCE).latents, editor.edit(source, SOURCE).latents) > 0
+    assert (
+        gap(dataclasses.replace(editor, seed=1).edit(source, SOURCE).latents, editor.edit(source, SOURCE).latents) > 0
+    )
 
 
 @pytest.mark.parametrize("settings", [{"n_avg": 2}, {"n_max": 24}, {"n_max": 4, "n_avg": 3}])
@@ -180,7 +182,9 @@ def test_cutting_the_inversion_where_recording_begins_changes_nothing(model):
     source, starts = drawn(model), []
     for inject in (0, 3, 6):
         editor = RFSolverEdit(model, num_steps=6, inject_steps=inject)
-        editor.edit(source, SOURCE, callback=lambda record: starts.append(record.previous) if not record.index else None)
+        editor.edit(
+            source, SOURCE, callback=lambda record: starts.append(record.previous) if not record.index else None
+        )
     velocity = lambda z, t: model.velocity(z, t, source.conditioning, guidance_scale=1.0)  # noqa: E731
     whole = integrate(velocity, source.latents, model.time_grid(6, SIZE, SIZE).reversed(), Midpoint())
     assert all(torch.equal(start, whole) for start in starts)

@@ -15,6 +15,7 @@ from stableflow.types import Images, Latents
 
 Kind = Literal["double", "single"]
 Part = Literal["key", "value"]
+PARTS: tuple[Part, ...] = ("key", "value")
 Branch = Literal["conditional", "unconditional"]
 Guidance = float | Sequence[float] | None
 

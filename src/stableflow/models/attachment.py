@@ -9,13 +9,22 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stableflow.errors import InterventionError
-from stableflow.models.base import BlockHook, Forward, Intervention, Layer, ProjectionHook, TokenLayout
+from stableflow.models.base import (
+    AttentionHook,
+    BlockHook,
+    Forward,
+    Hook,
+    Intervention,
+    Layer,
+    ProjectionHook,
+    TokenLayout,
+)
 
 
 class Attachment:
     """The hooks of one `attach` block: told of each forward pass, they fire once each or the pass is refused."""
 
-    def __init__(self, hooks: Sequence[ProjectionHook | BlockHook]):
+    def __init__(self, hooks: Sequence[Hook]):
         self._hooks = hooks
         self._visits = Counter[float]()
         self._fired = Counter[int]()
@@ -26,6 +35,8 @@ class Attachment:
         for number, hook in enumerate(self._hooks):
             if isinstance(hook, BlockHook):
                 stack.callback(self._on_block(number, hook).remove)
+            elif isinstance(hook, AttentionHook):
+                stack.callback(self._on_attention(number, hook))
             else:
                 stack.callback(self._on_projection(number, hook).remove)
 
@@ -76,6 +87,13 @@ class Attachment:
             return hook.function(self._current(number), hook.layer.identity(args, kwargs), output)
 
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
+
+    def _on_attention(self, number: int, hook: AttentionHook) -> Callable[[], None]:
+        if hook.layer.watch is None:
+            raise InterventionError(
+                f"Layer {hook.layer.index} cannot show its attention: its model family gives no `watch` for it."
+            )
+        return hook.layer.watch(lambda queries, keys: hook.function(self._current(number), queries, keys))
 
 
 class AttachmentStack:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import FluxPipeline
+from diffusers.models.embeddings import apply_rotary_emb
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from einops import rearrange
 from torch import Tensor
@@ -18,6 +19,7 @@ from stableflow.errors import InputError, InterventionError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import (
+    AttentionObserver,
     Conditioning,
     Guidance,
     Intervention,
@@ -26,8 +28,9 @@ from stableflow.models.base import (
     Part,
     Projection,
     TokenLayout,
+    Word,
 )
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 PATCH = 2  # latent pixels on a side of one token
@@ -129,6 +132,9 @@ class FluxModel:
         )
         return Conditioning(tuple(prompts), {"encoder_hidden_states": embeds, "pooled_projections": pooled})
 
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        return split_words(self.pipeline.tokenizer_2, prompt, self.max_sequence_length)  # joint text is T5's alone
+
     @torch.no_grad()
     def encode_image(self, images: Images) -> Latents:
         vae = self.pipeline.vae
@@ -196,6 +202,7 @@ class FluxModel:
             image_columns=latent_width // PATCH,
             text_tokens=text_tokens,
             image_start={"double": 0, "single": text_tokens},
+            joint_start={"text": 0, "image": text_tokens},
         )
 
     def _tokenizers(self) -> list[tuple[Any, int]]:
@@ -215,7 +222,8 @@ def _text_length(pipeline: FluxPipeline, requested: int | None) -> int:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    return Layer(index, kind, block, partial(_projection, block.attn, index), _identity)
+    attention = block.attn
+    return Layer(index, kind, block, partial(_projection, attention, index), _identity, partial(_watch, attention))
 
 
 def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -230,6 +238,33 @@ def _projection(attention: Any, index: int, part: Part) -> Projection:
             "pipeline.transformer.unfuse_qkv_projections() before editing."
         )
     return Projection(attention.to_k if part == "key" else attention.to_v)
+
+
+def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
+    """Gather what leaves the QK norms during a pass; at its end, join the streams, text first, and rotate them."""
+    streams = ["added_", ""] if attention.added_kv_proj_dim is not None else [""]
+    normed: dict[str, Tensor] = {}
+
+    def keep(name: str, module: Any, args: Any, output: Tensor) -> None:
+        normed[name] = output
+
+    def report(module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        def joint(part: str) -> Any:
+            tokens = torch.cat([normed[f"norm_{stream}{part}"] for stream in streams], dim=1)
+            return apply_rotary_emb(tokens, kwargs["image_rotary_emb"], sequence_dim=1)
+
+        observer(joint("q"), joint("k"))
+        normed.clear()
+
+    handles = [attention.register_forward_hook(report, with_kwargs=True)]
+    for name in [f"norm_{stream}{part}" for stream in streams for part in "qk"]:
+        handles.append(getattr(attention, name).register_forward_hook(partial(keep, name)))
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return remove
 
 
 def _pack(latents: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """Captured attention is what the model computes, injected keys included, and capturing changes nothing."""
 
+import dataclasses
+from contextlib import ExitStack
+
 import pytest
 import torch
 from tiny_flux import NUM_LAYERS
@@ -8,6 +11,8 @@ import stableflow as sf
 from stableflow.errors import InputError, InterventionError
 from stableflow.interventions import AttentionMean, CaptureAttention, ShareKV
 from stableflow.interventions.capture import attention_rows
+from stableflow.models.attachment import Attachment
+from stableflow.models.base import AttentionHook
 from stableflow.models.prompts import split_words
 
 EVERY = tuple(range(NUM_LAYERS))
@@ -112,6 +117,9 @@ def test_what_cannot_be_captured_is_refused(model, rows):
         capture(model, rows, points=[])
     with pytest.raises(InterventionError, match="Widen t_window"):
         AttentionMean().mean()
+    blind = AttentionHook(dataclasses.replace(model.layers[0], watch=None), lambda forward, queries, keys: None)
+    with pytest.raises(InterventionError, match="gives no `watch`"), ExitStack() as stack:
+        Attachment([blind]).install(stack)
     with pytest.raises(InterventionError, match="joint_start"):
         sf.TokenLayout(4, 4, 7, {"double": 0}).joint_span("image")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md"]
+PAGES = ["README.md", "docs/extending.md", "docs/concepts/attention.md"]
 
 
 @pytest.fixture
@@ -45,3 +45,11 @@ def test_the_comparison(workplace):
     for real in (False, True):
         compare(2, workplace / "compare", real=real)
     assert (workplace / "compare" / "drawn.png").exists()
+
+
+def test_the_attention_figure(workplace, capsys):
+    example = runpy.run_path(str(ROOT / "examples" / "attention_figure.py"))
+    editor = example["sf"].StableFlow(example["sf"].load("tiny"))
+    example["draw"](editor, workplace / "attention")
+    example["measure"](editor, 2)
+    assert (workplace / "attention" / "attention.png").exists() and "layer 3, double" in capsys.readouterr().out

@@ -201,6 +201,6 @@ def test_too_few_prompts_and_bad_settings(model):
 
 def test_a_similarity_of_ones_own(model):
     own = Similarity("brightness", lambda a, b: 1 - (a.images.mean((1, 2, 3)) - b.images.mean((1, 2, 3))).abs())
-    vitality = sf.measure_vitality(model, PROMPTS[:2], num_steps=2, similarity=[own, "latent-cosine", "latent-rms"])
-    assert list(vitality.by_similarity) == ["brightness", "latent-cosine", "latent-rms"]
-    assert torch.equal(vitality.using("latent-rms").scores, vitality.by_similarity["latent-rms"])
+    vitality = sf.measure_vitality(model, PROMPTS[:2], num_steps=2, similarity=[own, "latent_cosine", "latent_rms"])
+    assert list(vitality.by_similarity) == ["brightness", "latent_cosine", "latent_rms"]
+    assert torch.equal(vitality.using("latent_rms").scores, vitality.by_similarity["latent_rms"])

@@ -96,7 +96,7 @@ def measure(
     loaded = o.open_model(*arguments)
     preset = known_preset(loaded)
     texts = texts or prompt_set(preset.prompts if preset else "diverse")
-    names = tuple(similarity or ["dino-cls", "dino-patch"])
+    names = tuple(similarity or ["dino_cls", "dino_patch"])
     encoder = encoder or (preset.encoder if preset else DEFAULT_ENCODER)
     job = VitalityJob(
         loaded,

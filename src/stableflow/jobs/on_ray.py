@@ -1,5 +1,6 @@
 """Running the cells of a job as Ray actors: several processes, or several machines."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def run_on_ray(
         sum(len(t.keys) for t in tasks) - sum(len(t.keys) for t in unfinished),
         sum(len(t.keys) for t in tasks),
     )
-    ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level="ERROR")
+    ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False, logging_level=logging.ERROR)
     try:
         accelerators = min(1.0, ray.cluster_resources().get("GPU", 0) / workers)
         actor = ray.remote(num_cpus=1, num_gpus=accelerators)(_Worker)

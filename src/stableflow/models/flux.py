@@ -1,17 +1,19 @@
 """FLUX.1 (dev, schnell and every checkpoint in that layout) over an unmodified diffusers FluxPipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers import FluxPipeline
+from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import (
+    AttentionObserver,
     Conditioning,
     Guidance,
     Intervention,
@@ -20,6 +22,7 @@ from stableflow.models.base import (
     Part,
     Projection,
     TokenLayout,
+    Word,
 )
 from stableflow.models.common import (
     PATCH,
@@ -31,6 +34,7 @@ from stableflow.models.common import (
     checkpoint_digest,
     default_side,
     even_sigmas,
+    execution_device,
     flow_times,
     grid_positions,
     modifications_of,
@@ -42,7 +46,7 @@ from stableflow.models.common import (
     vae_encode,
 )
 from stableflow.models.guidance import scale_rows
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 LONGEST_TEXT = 512  # tokens that FLUX's text encoder was trained with
@@ -83,7 +87,7 @@ class FluxModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:
@@ -126,6 +130,9 @@ class FluxModel:
             list(prompts), device=self.device, max_sequence_length=self.max_sequence_length
         )
         return Conditioning(tuple(prompts), {"encoder_hidden_states": embeds, "pooled_projections": pooled})
+
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        return split_words(self.pipeline.tokenizer_2, prompt, self.max_sequence_length)  # joint text is T5's alone
 
     @torch.no_grad()
     def encode_image(self, images: Images) -> Latents:
@@ -173,6 +180,7 @@ class FluxModel:
             image_columns=latent_width // PATCH,
             text_tokens=text_tokens,
             image_start={"double": 0, "single": text_tokens},
+            joint_start={"text": 0, "image": text_tokens},
         )
 
     def _tokenizers(self) -> list[tuple[Any, int]]:
@@ -184,7 +192,8 @@ class FluxModel:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    return Layer(index, kind, block, partial(_projections, block.attn, index), _identity)
+    attention = block.attn
+    return Layer(index, kind, block, partial(_projections, attention, index), _identity, partial(_watch, attention))
 
 
 def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -194,3 +203,30 @@ def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor,
 
 def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
     return (projection_of(attention, index, part),)
+
+
+def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
+    """Gather what leaves the QK norms during a pass; at its end, join the streams, text first, and rotate them."""
+    streams = ["added_", ""] if attention.added_kv_proj_dim is not None else [""]
+    normed: dict[str, Tensor] = {}
+
+    def keep(name: str, module: Any, args: Any, output: Tensor) -> None:
+        normed[name] = output
+
+    def report(module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        def joint(part: str) -> Any:
+            tokens = torch.cat([normed[f"norm_{stream}{part}"] for stream in streams], dim=1)
+            return apply_rotary_emb(tokens, kwargs["image_rotary_emb"], sequence_dim=1)
+
+        observer(joint("q"), joint("k"))
+        normed.clear()
+
+    handles = [attention.register_forward_hook(report, with_kwargs=True)]
+    for name in [f"norm_{stream}{part}" for stream in streams for part in "qk"]:
+        handles.append(getattr(attention, name).register_forward_hook(partial(keep, name)))
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return remove

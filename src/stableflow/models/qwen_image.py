@@ -32,6 +32,7 @@ from stableflow.models.common import (
     checkpoint_digest,
     default_side,
     even_sigmas,
+    execution_device,
     flow_times,
     modifications_of,
     pack,
@@ -84,7 +85,7 @@ class QwenImageModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:
@@ -170,7 +171,7 @@ class QwenImageModel:
     def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
         scale = scale_rows(guidance_scale, self.default_guidance_scale, len(latents), self.device)
         branches = branches_for(scale, self._attachments.every_branch)
-        tokens = {branch: self._pass(latents, t, conditioning, branch) for branch in branches}
+        tokens: dict[Branch, Tensor] = {branch: self._pass(latents, t, conditioning, branch) for branch in branches}
         if "unconditional" in tokens:
             combined = _renormalised(guide(tokens, scale), tokens["conditional"].float(), scale)
         else:

@@ -33,6 +33,7 @@ from stableflow.models.common import (
     checked_text_length,
     checkpoint_digest,
     default_side,
+    execution_device,
     flow_times,
     modifications_of,
     projection_of,
@@ -88,7 +89,7 @@ class ZImageModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:

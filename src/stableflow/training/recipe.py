@@ -18,9 +18,9 @@ from stableflow.training.export import export_pipeline
 from stableflow.training.flow import (
     FlowData,
     FlowSettings,
+    averaged_weights,
     distil_guidance,
     encode_all,
-    latest_average,
     train_flow,
 )
 from stableflow.training.measure import measure
@@ -118,10 +118,11 @@ def dinov2(folder: Path, recipe: Recipe, world: World) -> None:
 
 
 def export(folder: Path, recipe: Recipe, world: World) -> None:
-    """Write the last finished flow stage as a pipeline folder."""
-    network = Network(recipe.flow.network)
-    network.load_state_dict(latest_average(folder, world))
-    export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / "pipeline")
+    """Write the distilled network, and its teacher, as pipeline folders."""
+    for stage, name in (("distil", "pipeline"), ("flow", "teacher")):
+        network = Network(recipe.flow.network)
+        network.load_state_dict(averaged_weights(folder, stage, world))
+        export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / name)
 
 
 def measure_all(folder: Path, recipe: Recipe, world: World) -> None:

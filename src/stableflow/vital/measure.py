@@ -244,7 +244,7 @@ def measure_vitality(
     prompts: Sequence[str],
     *,
     protocol: str | Protocol = "exact",
-    similarity: str | Similarity | Sequence[str | Similarity] = "latent-cosine",
+    similarity: str | Similarity | Sequence[str | Similarity] = "latent_cosine",
     encoder: str = "",
     choice: Choice = Gap(),
     num_steps: int | None = None,

@@ -219,7 +219,7 @@ def test_fused_projections_are_refused(name):
 
 
 def enabled(name, what):
-    """A pipeline with a cache or layer skipping on; where the class has no switch of its own, by diffusers' function."""
+    """A pipeline with a cache or layer skipping on; where the class has no switch, by diffusers' function."""
     transformer = FAMILIES[name].make().transformer
     if what == "LayerSkip":
         apply_layer_skip(transformer, LayerSkipConfig(indices=[1], fqn="transformer_blocks"))

@@ -76,7 +76,8 @@ def execution_device(pipeline: Any) -> torch.device:
     asked only where offloading keeps weights elsewhere.
     """
     transformer = pipeline.transformer
-    if hasattr(transformer, "_hf_hook") or hasattr(transformer, "_diffusers_hook"):
+    registry = getattr(transformer, "_diffusers_hook", None)
+    if hasattr(transformer, "_hf_hook") or (registry is not None and registry.hooks):
         return pipeline._execution_device
     return next(transformer.parameters()).device
 

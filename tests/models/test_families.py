@@ -105,7 +105,7 @@ def test_a_conditioning_without_negative_prompt_serves_unguided_rows_only():
 
 
 def test_visits_are_counted_by_branch():
-    """An unguided pass at a time does not make the unconditional branch's later pass a second visit."""
+    """Two guided passes at one time are two visits of each branch, not four of one."""
     _, model, latents, conditioning = prepared("Chroma")
     store = KVStore()
     with model.attach(RecordKV([0], store)):
@@ -219,7 +219,7 @@ def test_fused_projections_are_refused(name):
 
 
 def enabled(name, what):
-    """A pipeline with a cache or layer skipping on; where the class has no switch of its own, by diffusers' function."""
+    """A transformer with a cache or layer skipping on, by diffusers' function where it has no switch of its own."""
     transformer = FAMILIES[name].make().transformer
     if what == "LayerSkip":
         apply_layer_skip(transformer, LayerSkipConfig(indices=[1], fqn="transformer_blocks"))

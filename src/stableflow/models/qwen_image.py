@@ -170,7 +170,7 @@ class QwenImageModel:
     def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
         scale = scale_rows(guidance_scale, self.default_guidance_scale, len(latents), self.device)
         branches = branches_for(scale, self._attachments.every_branch)
-        tokens = {branch: self._pass(latents, t, conditioning, branch) for branch in branches}
+        tokens: dict[Branch, Tensor] = {branch: self._pass(latents, t, conditioning, branch) for branch in branches}
         if "unconditional" in tokens:
             combined = _renormalised(guide(tokens, scale), tokens["conditional"].float(), scale)
         else:

@@ -268,3 +268,23 @@ def test_context_parallelism_is_refused(name):
     model = model_of(family, pipeline=pipeline)
     with pytest.raises(InterventionError, match="context or tensor parallelism"), model.attach(Bypass([0])):
         pass
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bf16_runs_finite(name):
+    """States stay in float32."""
+    family = FAMILIES[name]
+    model = model_of(family, pipeline=family.make().to(dtype=torch.bfloat16))
+    editor = sf.StableFlow(model, layers=[0, 1], keep="device")
+    source = editor.generate(PROMPTS[0], seed=0, num_steps=2, height=family.size, width=family.size)
+    edits = editor.edit(source, PROMPTS)
+    assert source.latents.dtype == edits.latents.dtype == torch.float32
+    assert edits.latents.isfinite().all()
+
+
+def test_hooks_that_only_move_weights_are_no_hindrance():
+    family = FAMILIES["FLUX.1"]
+    pipeline = family.make()
+    pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    with model_of(family, pipeline=pipeline).attach(RecordKV([0], KVStore())):
+        pass

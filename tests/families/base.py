@@ -1,7 +1,7 @@
 """What the conformance suite needs to know of a family, and parts that tiny pipelines share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ class TinyFamily:
         pack, unpack: From our latents to the pipeline's `latents` argument, and back from what its callback sees.
         text_lengths: Two `max_sequence_length`s.
         vae_round_trip: Images in [-1, 1] there and back through the pipeline's own autoencoder.
-        call: More arguments of the pipeline's call.
+        call: More arguments of the pipeline's call, from height and width.
         size: Pixels of a picture.
     """
 
@@ -39,7 +39,7 @@ class TinyFamily:
     vae_round_trip: Callable[[Any, Tensor], Tensor] = lambda pipeline, images: (
         pipeline.vae.decode(pipeline.vae.encode(images).latent_dist.mode()).sample
     )
-    call: Mapping[str, Any] = field(default_factory=dict)
+    call: Callable[[int, int], Mapping[str, Any]] = lambda height, width: {}
     size: int = SIZE
 
 

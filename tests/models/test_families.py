@@ -105,7 +105,7 @@ def test_a_conditioning_without_negative_prompt_serves_unguided_rows_only():
 
 
 def test_visits_are_counted_by_branch():
-    """An unguided pass at a time does not make the unconditional branch's later pass a second visit."""
+    """Two guided passes at one time are two visits of each branch, not four of one."""
     _, model, latents, conditioning = prepared("Chroma")
     store = KVStore()
     with model.attach(RecordKV([0], store)):
@@ -219,7 +219,7 @@ def test_fused_projections_are_refused(name):
 
 
 def enabled(name, what):
-    """A pipeline with a cache or layer skipping on; where the class has no switch, by diffusers' function."""
+    """A transformer with a cache or layer skipping on, by diffusers' function where it has no switch of its own."""
     transformer = FAMILIES[name].make().transformer
     if what == "LayerSkip":
         apply_layer_skip(transformer, LayerSkipConfig(indices=[1], fqn="transformer_blocks"))
@@ -267,4 +267,24 @@ def test_context_parallelism_is_refused(name):
     )
     model = model_of(family, pipeline=pipeline)
     with pytest.raises(InterventionError, match="context or tensor parallelism"), model.attach(Bypass([0])):
+        pass
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bf16_runs_finite(name):
+    """States stay in float32."""
+    family = FAMILIES[name]
+    model = model_of(family, pipeline=family.make().to(dtype=torch.bfloat16))
+    editor = sf.StableFlow(model, layers=[0, 1], keep="device")
+    source = editor.generate(PROMPTS[0], seed=0, num_steps=2, height=family.size, width=family.size)
+    edits = editor.edit(source, PROMPTS)
+    assert source.latents.dtype == edits.latents.dtype == torch.float32
+    assert edits.latents.isfinite().all()
+
+
+def test_hooks_that_only_move_weights_are_no_hindrance():
+    family = FAMILIES["FLUX.1"]
+    pipeline = family.make()
+    pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    with model_of(family, pipeline=pipeline).attach(RecordKV([0], KVStore())):
         pass

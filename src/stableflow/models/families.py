@@ -16,6 +16,7 @@ FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 """From the `_class_name` of a model_index.json to the model over such a pipeline."""
 
 FAMILIES.register("FluxPipeline")(FluxModel)
+FAMILIES.register("FluxKontextPipeline")(FluxModel)  # without a reference picture
 FAMILIES.register("ChromaPipeline")(ChromaModel)
 FAMILIES.register("Flux2Pipeline")(Flux2Model)
 FAMILIES.register("Flux2KleinPipeline")(Flux2Model)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxKontextPipeline, FluxPipeline
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
@@ -56,7 +56,7 @@ class FluxModel:
     """A FLUX.1 pipeline as a velocity field.
 
     Args:
-        pipeline: Stays the caller's; nothing in it is replaced.
+        pipeline: Stays the caller's; nothing in it is replaced. Kontext runs without a reference picture.
         name: What the checkpoint is called in presets and messages.
         max_sequence_length: Text tokens of every prompt; the tokenizer's own limit when None.
 
@@ -64,7 +64,9 @@ class FluxModel:
         InputError: The scheduler adds noise at every step, or the text length is unusable.
     """
 
-    def __init__(self, pipeline: FluxPipeline, *, name: str, max_sequence_length: int | None = None):
+    def __init__(
+        self, pipeline: FluxPipeline | FluxKontextPipeline, *, name: str, max_sequence_length: int | None = None
+    ):
         check_scheduler(pipeline, name)
         self.pipeline: Any = pipeline
         self.name = name

@@ -45,8 +45,8 @@ def load(
     """Load a model.
 
     Args:
-        name: The bundled "tiny", a folder in diffusers' layout, a single transformer file (.safetensors or .gguf), or
-            a hub id such as "black-forest-labs/FLUX.1-dev".
+        name: The bundled "tiny", a folder in diffusers' layout of any family that is supported, a single FLUX.1
+            transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.

@@ -137,6 +137,17 @@ def test_missing_weights_are_refused_not_made_up(clip_folder, tmp_path):
         Clip.load(tmp_path)
 
 
+def test_a_bare_tokenizer_file_will_do(clip_folder, tmp_path):
+    for file in clip_folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "tokenizer_config.json").unlink()
+    texts = ["a red dog", "a cat on the grass"]
+    assert torch.equal(Clip.load(tmp_path).embed_texts(texts), Clip.load(clip_folder).embed_texts(texts))
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(LoadError, match="no readable tokenizer"):
+        Clip.load(tmp_path)
+
+
 def test_clip_refuses_a_tokenizer_without_the_models_end(clip_folder, tmp_path, pair):
     for file in clip_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

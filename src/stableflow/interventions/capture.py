@@ -13,7 +13,7 @@ from stableflow.errors import InputError
 from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.models.base import AttentionHook, Forward, Layer, TokenLayout
 
-Keep = Callable[[Forward, int, Float[Tensor, "batch points heads tokens"]], None]
+Receiver = Callable[[Forward, int, Float[Tensor, "batch points heads tokens"]], None]
 """Takes the probabilities of one layer in one pass: (forward, layer, probabilities)."""
 
 
@@ -41,7 +41,7 @@ class CaptureAttention:
     layers: Sequence[int]
     points: Sequence[tuple[int, int]]
     size: tuple[int, int]
-    keep: Keep
+    keep: Receiver
     t_window: tuple[float, float] = WHOLE_FLOW
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel
+from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
 
 from stableflow.errors import LoadError
 from stableflow.metrics.backbone import WHAT_TO_GIVE, Backbone, load_backbone
@@ -45,13 +45,7 @@ class Clip:
             LoadError: Files or weights are missing, or the hub cannot be reached.
         """
         backbone = load_backbone(CLIPModel, name, example=EXAMPLE, device=device, offline=offline, unused=UNUSED)
-        try:
-            local = Path(name).expanduser().is_dir()
-            place = str(Path(name).expanduser()) if local else str(name)
-            tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=offline or local)
-        except (OSError, ValueError) as error:
-            raise LoadError(f"{name} has no readable tokenizer. {WHAT_TO_GIVE.format(example=EXAMPLE)}") from error
-        return Clip(backbone, tokenizer)
+        return Clip(backbone, _tokenizer(name, backbone.model.config.text_config, offline))
 
     @torch.no_grad()
     def embed_images(self, images: Images) -> Float[Tensor, "batch dim"]:
@@ -85,6 +79,21 @@ class Clip:
             length = len(self.tokenizer(text, truncation=False, verbose=False).input_ids)
             if length > limit:
                 warnings.warn(f"CLIP reads {limit} tokens; {text!r} has {length} and is cut off.", stacklevel=4)
+
+
+def _tokenizer(name: str | Path, config: Any, offline: bool) -> Any:
+    """The tokenizer of a folder or hub id; a bare tokenizer.json will do, its end and padding named by the config."""
+    folder = Path(name).expanduser()
+    try:
+        if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+            tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+            return tokenizer
+        place = str(folder) if folder.is_dir() else str(name)
+        return AutoTokenizer.from_pretrained(place, local_files_only=offline or folder.is_dir())
+    except Exception as error:  # tokenizers raises no class of its own
+        raise LoadError(f"{name} has no readable tokenizer. {WHAT_TO_GIVE.format(example=EXAMPLE)}") from error
 
 
 @METRICS.register("clip_img")

@@ -40,6 +40,14 @@ def test_the_demo(workplace):
         assert len(list((workplace / "demo" / kind).glob("edit_*.png"))) >= 4
 
 
+def test_the_comparison_of_editors(workplace, capsys):
+    script = runpy.run_path(str(ROOT / "examples" / "compare_editors.py"))
+    script["compare"](2, workplace / "compare")
+    table = capsys.readouterr().out
+    assert all(f"| {name} |" in table for name in script["METHODS"])
+    assert (workplace / "compare" / "editors.png").exists()
+
+
 def test_the_comparison(workplace):
     compare = runpy.run_path(str(ROOT / "examples" / "compare_layers.py"))["compare"]
     for real in (False, True):

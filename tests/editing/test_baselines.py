@@ -52,7 +52,8 @@ def test_every_editor_edits_what_every_editor_draws_or_reads(model, name):
     assert gap(result.latents[1:2], editor.edit(source, EDITS[1]).latents) <= 1e-5
     assert result.recipe["editor"]["name"] == ("stable-flow" if name == "reprompt" else name)
     assert json.loads(json.dumps(result.recipe))["edits"] == EDITS
-    real = editor.invert(picture(SIZE, 2 * SIZE - 1), SOURCE, height=SIZE, width=2 * SIZE - 1)
+    fewer = {"num_steps": 4} if isinstance(editor, sf.StableFlow) else {}
+    real = editor.invert(picture(SIZE, 2 * SIZE - 1), SOURCE, height=SIZE, width=2 * SIZE - 1, **fewer)
     assert editor.edit(real, EDITS[0]).images.shape == (1, 3, SIZE, 2 * SIZE - 1)
 
 
@@ -104,9 +105,9 @@ def test_noise_follows_from_the_source_unless_seeded(model):
     )
 
 
-@pytest.mark.parametrize("settings", [{"n_avg": 2}, {"n_max": 24}, {"n_max": 4, "n_avg": 3}])
+@pytest.mark.parametrize("settings", [{"n_max": 6}, {"n_max": 3, "n_avg": 2}])
 def test_flowedit_with_nothing_to_change_returns_the_source(model, settings):
-    same = FlowEdit(model, source_guidance_scale=2.0, target_guidance_scale=2.0, **settings)
+    same = FlowEdit(model, num_steps=6, source_guidance_scale=2.0, target_guidance_scale=2.0, **settings)
     source = drawn(model)
     assert gap(same.edit(source, [SOURCE, SOURCE]).latents, source.latents) <= 1e-5
     assert gap(dataclasses.replace(same, target_guidance_scale=4.0).edit(source, SOURCE).latents, source.latents) > 1e-2
@@ -172,10 +173,9 @@ def test_rf_solver_edit_with_the_source_prompt_returns_the_source(model, layers)
 
 def test_rf_solver_edit_injects_and_counts(model):
     source = drawn(model)
-    free, some, more = (RFSolverEdit(model, num_steps=6, inject_steps=n).edit(source, EDITS).latents for n in (0, 2, 6))
-    assert gap(free, some) > 1e-2 and gap(some, more) > 1e-2
-    assert RFSolverEdit(model, num_steps=6, inject_steps=2).edit(source, EDITS).recipe["nfe"]["edit"] == 2 * 6 * 2 + 1
-    assert RFSolverEdit(model, num_steps=6, inject_steps=0).edit(source, EDITS).recipe["nfe"]["edit"] == 2 * 6 * 2
+    free, some, more = (RFSolverEdit(model, num_steps=4, inject_steps=n).edit(source, EDITS[0]) for n in (0, 1, 4))
+    assert gap(free.latents, some.latents) > 1e-2 and gap(some.latents, more.latents) > 1e-2
+    assert [r.recipe["nfe"]["edit"] for r in (free, some, more)] == [2 * 4 * 2, 2 * 4 * 2 + 1, 2 * 4 * 2 + 1]
 
 
 def test_cutting_the_inversion_where_recording_begins_changes_nothing(model):

@@ -1,7 +1,7 @@
 """RF-Solver-Edit: second-order inversion, and the inversion's values in the first steps of the edit."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from stableflow.editing.base import EDITORS
@@ -85,7 +85,7 @@ class RFSolverEdit:
                 velocity(latents, rising[-1])
         return latents
 
-    def _injecting(self, grid: TimeGrid, store: KVStore):
+    def _injecting(self, grid: TimeGrid, store: KVStore) -> AbstractContextManager[None]:
         if self.inject_steps == 0:
             return nullcontext()
         t0, t1 = grid.times[self.inject_steps - 1], grid.times[self.inject_steps]

@@ -317,12 +317,3 @@ class FlowModel(Protocol):
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Open a block in which the interventions act; the model is left exactly as it was found."""
         ...
-
-
-@runtime_checkable
-class ReadsWords(Protocol):
-    """What a model adds to show attention by words."""
-
-    def words(self, prompt: str) -> Sequence[Word]:
-        """Return the words of a prompt that the transformer reads, in order, with their text tokens."""
-        ...

@@ -15,12 +15,12 @@ from torch import Tensor
 from stableflow.editing.sampling import replay_solver
 from stableflow.editing.source import Source
 from stableflow.editing.stable_flow import StableFlow
-from stableflow.errors import InputError
+from stableflow.errors import InputError, InterventionError
 from stableflow.files import replacing, write_text_atomic
 from stableflow.flow.integrate import Callback, integrate
 from stableflow.interventions import AttentionMean, CaptureAttention
 from stableflow.interventions.blend import WHOLE_FLOW
-from stableflow.models.base import Conditioning, FlowModel, Word
+from stableflow.models.base import Conditioning, FlowModel, ShowsAttention, Word
 from stableflow.vital.presets import resolve_layers
 
 
@@ -154,6 +154,7 @@ def attention(
 
     Raises:
         InputError: A point lies outside the picture, or a setting is out of range.
+        InterventionError: The model's family cannot show its attention.
 
     Example:
         >>> editor = StableFlow(load("tiny"))
@@ -163,7 +164,7 @@ def attention(
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, figure 6.
     """
-    model = editor.model
+    model = _checked_model(editor.model)
     layers = range(len(model.layers)) if layers is None else resolve_layers(model, layers)
     size = source.fingerprint.height, source.fingerprint.width
     kept = [AttentionMean(per_step=per_step, per_head=per_head) for _ in range(2)]
@@ -193,6 +194,15 @@ def attention(
     )
 
 
+def _checked_model(model: FlowModel) -> ShowsAttention:
+    if not isinstance(model, ShowsAttention):
+        raise InterventionError(
+            f"{type(model).__name__} cannot show its attention yet. Its file in stableflow/models needs `watch` on its "
+            "layers, `joint_start` in its TokenLayout, and `words`; see docs/extending.md."
+        )
+    return model
+
+
 def _replay(model: FlowModel, source: Source) -> None:
     """Run the source's own passes again."""
     source = source.to(model.device)
@@ -205,7 +215,7 @@ def _replay(model: FlowModel, source: Source) -> None:
 
 
 def _of_prompt(
-    model: FlowModel,
+    model: ShowsAttention,
     prompt: str,
     kept: AttentionMean,
     rows: Float[Tensor, "layers steps points heads tokens"],

@@ -9,7 +9,7 @@ from tiny_flux import NUM_LAYERS
 
 import stableflow as sf
 from stableflow.editing.attention import sum_words
-from stableflow.errors import InputError
+from stableflow.errors import InputError, InterventionError
 from stableflow.interventions import AttentionMean, CaptureAttention
 from stableflow.models.base import Word
 
@@ -110,3 +110,14 @@ def test_points_outside_are_refused_before_anything_runs(model):
     editor, source = make_source(model, "drawn", "device")
     with pytest.raises(InputError, match="0 <= x < 16"):
         sf.attention(editor, source, EDITS, points=[(3, 16)])
+
+
+def test_a_family_that_cannot_show_it_is_refused(model):
+    editor, source = make_source(model, "drawn", "device")
+
+    class Silent(type(model)):
+        words = None  # as in a family that has no `words`
+
+    editor.model = Silent(model.pipeline, name="silent")
+    with pytest.raises(InterventionError, match="Silent cannot show its attention yet"):
+        sf.attention(editor, source, EDITS, points=POINTS)

@@ -317,3 +317,12 @@ class FlowModel(Protocol):
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Open a block in which the interventions act; the model is left exactly as it was found."""
         ...
+
+
+@runtime_checkable
+class ShowsAttention(FlowModel, Protocol):
+    """A model whose attention can be captured: its layers have `watch`, and its layouts `joint_start`."""
+
+    def words(self, prompt: str) -> Sequence[Word]:
+        """Return the words of a prompt that the transformer reads, in order, with their text tokens."""
+        ...

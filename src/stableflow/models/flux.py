@@ -1,6 +1,6 @@
 """FLUX.1 (dev, schnell and every checkpoint in that layout) over an unmodified diffusers FluxPipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -17,8 +17,6 @@ from stableflow.models.base import (
     Intervention,
     Kind,
     Layer,
-    Part,
-    Projection,
     TokenLayout,
 )
 from stableflow.models.common import (
@@ -35,8 +33,9 @@ from stableflow.models.common import (
     grid_positions,
     modifications_of,
     pack,
-    projection_of,
+    projections_of,
     shift_for,
+    text_and_image,
     unpack,
     vae_decode,
     vae_encode,
@@ -186,13 +185,4 @@ class FluxModel:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    return Layer(index, kind, block, partial(_projections, block.attn, index), _identity)
-
-
-def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Both streams as FLUX blocks return them: text, image."""
-    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
-
-
-def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
+    return Layer(index, kind, block, partial(projections_of, [block.attn], index), text_and_image)

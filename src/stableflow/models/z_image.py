@@ -19,8 +19,6 @@ from stableflow.models.base import (
     Guidance,
     Intervention,
     Layer,
-    Part,
-    Projection,
     TokenLayout,
 )
 from stableflow.models.common import (
@@ -35,7 +33,7 @@ from stableflow.models.common import (
     default_side,
     flow_times,
     modifications_of,
-    projection_of,
+    projections_of,
     shift_for,
     vae_decode,
     vae_encode,
@@ -78,7 +76,7 @@ class ZImageModel:
     @property
     def layers(self) -> list[Layer]:
         return [
-            Layer(i, "single", block, partial(_projections, block.attention, i), _identity)
+            Layer(i, "single", block, partial(projections_of, [block.attention], i), _identity)
             for i, block in enumerate(self.pipeline.transformer.layers)
         ]
 
@@ -213,10 +211,6 @@ def _guide(velocities: Mapping[Branch, Latents], scale: Float[Tensor, " batch"])
     rows = scale.reshape(-1, 1, 1, 1)
     guided = conditional + (rows - 1) * (conditional - velocities["unconditional"])
     return torch.where(rows > UNGUIDED, guided, conditional)
-
-
-def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
 
 
 def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -1,6 +1,6 @@
 """What the conformance suite needs to know of a family, and parts that tiny pipelines share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class TinyFamily:
         text_lengths: Two `max_sequence_length`s.
         vae_round_trip: Images in [-1, 1] there and back through the pipeline's own autoencoder.
         call: More arguments of the pipeline's call, from height and width.
+        mixers: Blocks that are no layers and in which image tokens see each other, from the transformer.
         size: Pixels of a picture.
     """
 
@@ -40,6 +41,7 @@ class TinyFamily:
         pipeline.vae.decode(pipeline.vae.encode(images).latent_dist.mode()).sample
     )
     call: Callable[[int, int], Mapping[str, Any]] = lambda height, width: {}
+    mixers: Callable[[Any], Sequence[torch.nn.Module]] = lambda transformer: ()
     size: int = SIZE
 
 

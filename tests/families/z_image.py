@@ -57,5 +57,6 @@ FAMILIES = [
         unguided=(1.0, {"guidance_scale": 0.0}),
         block_inputs={"single": (0,)},
         text_lengths=(24, 5),
+        mixers=lambda transformer: list(transformer.noise_refiner),
     )
 ]

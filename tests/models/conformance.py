@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -342,6 +342,35 @@ def _keys(model, family, latents, conditioning, layer, before) -> dict[tuple[str
     watch = Watch(layer)
     velocity(model, family, latents, conditioning, before, watch)
     return watch.seen
+
+
+@measures("injection leaves no gap", ROUNDING)
+def sealed(family: TinyFamily) -> float:
+    """With all other layers bypassed and the source's keys and values injected, an image token's change stays its own.
+
+    Attention is the one way between image tokens, so a key, a value or a whole attention that injection forgot would
+    carry the change to the others, as it does without injection.
+    """
+    model, worst = model_of(family), 0.0
+    conditioning = model.encode_prompt(PROMPTS[:1])
+    source, edit = noise(model, square(family)), noise(model, square(family), seed=1)
+    moved, elsewhere = edit.clone(), torch.ones_like(edit, dtype=torch.bool)
+    side = edit.shape[-1] * model.pixel_multiple // family.size
+    moved[..., side : 2 * side, :side] += 3.0
+    elsewhere[..., side : 2 * side, :side] = False
+    with ExitStack() as stack:
+        for block in family.mixers(pipeline_of(family).transformer):
+            stack.enter_context(_replaced(pipeline_of(family).transformer, block, _Identity((0,))))
+        for layer in every(model):
+            rest = Bypass([other for other in every(model) if other != layer])
+            store = KVStore()
+            velocity(model, family, source, conditioning, rest, RecordKV([layer], store))
+            for interventions in ([rest], [rest, InjectKV([layer], store)]):
+                both = [velocity(model, family, latents, conditioning, *interventions) for latents in (edit, moved)]
+                change = gap(both[0][elsewhere], both[1][elsewhere])
+                assert len(interventions) == 2 or change > 1e-3, "without injection a change spreads"
+            worst = max(worst, change)
+    return worst
 
 
 @measures("detach")

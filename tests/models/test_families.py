@@ -26,10 +26,12 @@ from safetensors import safe_open
 import stableflow as sf
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
+from stableflow.models import flux2, qwen_image, sd3, z_image
 from stableflow.models.base import TokenLayout
-from stableflow.models.guidance import guide
+from stableflow.models.guidance import branch_tensors, guide
 
 GUIDED_BY_NEGATIVES = ["SD3", "SD3.5-medium", "Chroma", "FLUX.2-klein", "Qwen-Image", "Z-Image"]
+fused, given = flux2._fused_projections, branch_tensors
 CONFIGS = {"FirstBlockCache": FirstBlockCacheConfig(threshold=0.2), "TaylorSeer": TaylorSeerCacheConfig()}
 
 
@@ -54,6 +56,32 @@ def test_the_layout_check_notices_a_span_that_is_off_by_one(monkeypatch, name, k
     except (AssertionError, RuntimeError, IndexError):
         return
     assert measured > 1e-2
+
+
+def swapped_streams(args, kwargs):
+    return kwargs["hidden_states"], kwargs["encoder_hidden_states"]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function", "wrong", "noticed_by"),
+    [
+        ("SD3", sd3, "text_and_image", swapped_streams, "bypass"),
+        ("SD3.5-medium", sd3, "_attentions", lambda block: [block.attn], "sealed"),
+        ("FLUX.2-klein", flux2, "_fused_projections", lambda attention, part: fused(attention, "value"), "sealed"),
+        ("SD3", sd3, "branch_tensors", lambda conditioning, branch: given(conditioning, "conditional"), "sampling"),
+        ("Qwen-Image", qwen_image, "_renormalised", lambda guided, conditional, scale: guided, "sampling"),
+        ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
+    ],
+    ids=["streams swapped", "attention forgotten", "values for keys", "branch mistaken", "norm left", "padding read"],
+)
+def test_the_suite_notices_mistakes(monkeypatch, name, module, function, wrong, noticed_by):
+    monkeypatch.setattr(module, function, wrong)
+    property = PROPERTIES[noticed_by]
+    try:
+        measured = property.measure(FAMILIES[name])
+    except (AssertionError, RuntimeError):
+        return
+    assert measured > property.bound
 
 
 @pytest.mark.parametrize("name", GUIDED_BY_NEGATIVES)

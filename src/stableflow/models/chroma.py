@@ -1,12 +1,11 @@
 """Chroma over an unmodified diffusers ChromaPipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
@@ -17,8 +16,6 @@ from stableflow.models.base import (
     Intervention,
     Kind,
     Layer,
-    Part,
-    Projection,
     TokenLayout,
 )
 from stableflow.models.common import (
@@ -34,10 +31,12 @@ from stableflow.models.common import (
     execution_device,
     flow_times,
     grid_positions,
+    joint_stream,
     modifications_of,
     pack,
-    projection_of,
+    projections_of,
     shift_for,
+    text_and_image,
     unpack,
     vae_decode,
     vae_encode,
@@ -185,20 +184,5 @@ def _layout(rows: int, columns: int, text_tokens: int) -> TokenLayout:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    return Layer(index, kind, block, partial(_projections, block.attn, index), _IDENTITY[kind])
-
-
-def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
-
-
-def _double_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
-
-
-def _single_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    return kwargs["hidden_states"]
-
-
-_IDENTITY = {"double": _double_identity, "single": _single_identity}
-"""What blocks of each kind return: text and image, or one joint stream."""
+    identity = text_and_image if kind == "double" else joint_stream
+    return Layer(index, kind, block, partial(projections_of, [block.attn], index), identity)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,15 +194,25 @@ def grid_positions(layout: TokenLayout) -> Int[Tensor, "image_tokens 3"]:
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
 
 
-def projection_of(attention: Any, index: int, part: Part) -> Projection:
-    """Return `to_k` or `to_v` of an attention module of layer `index`.
+def projections_of(attentions: Sequence[Any], index: int, part: Part) -> tuple[Projection, ...]:
+    """Return `to_k` or `to_v` of the attention modules of layer `index`.
 
     Raises:
-        InterventionError: Its projections are fused, so these two modules are not run.
+        InterventionError: Their projections are fused, so these modules are not run.
     """
-    if getattr(attention, "fused_projections", False):
+    if any(getattr(attention, "fused_projections", False) for attention in attentions):
         raise InterventionError(
             f"Layer {index} has fused QKV projections, so its keys and values never pass through to_k and to_v. Call "
             "pipeline.transformer.unfuse_qkv_projections() before editing."
         )
-    return Projection(attention.to_k if part == "key" else attention.to_v)
+    return tuple(Projection(attention.to_k if part == "key" else attention.to_v) for attention in attentions)
+
+
+def text_and_image(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """The identity of blocks that return both streams, text first."""
+    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
+
+
+def joint_stream(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """The identity of blocks that take and return one stream."""
+    return kwargs["hidden_states"]

@@ -19,8 +19,6 @@ from stableflow.models.base import (
     Intervention,
     Kind,
     Layer,
-    Part,
-    Projection,
     TokenLayout,
     Word,
 )
@@ -39,8 +37,9 @@ from stableflow.models.common import (
     grid_positions,
     modifications_of,
     pack,
-    projection_of,
+    projections_of,
     shift_for,
+    text_and_image,
     unpack,
     vae_decode,
     vae_encode,
@@ -194,17 +193,8 @@ class FluxModel:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    attention = block.attn
-    return Layer(index, kind, block, partial(_projections, attention, index), _identity, partial(_watch, attention))
-
-
-def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Both streams as FLUX blocks return them: text, image."""
-    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
-
-
-def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
+    projections = partial(projections_of, [block.attn], index)
+    return Layer(index, kind, block, projections, text_and_image, partial(_watch, block.attn))
 
 
 def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:

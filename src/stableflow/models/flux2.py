@@ -1,6 +1,6 @@
 """FLUX.2 (dev and klein) over an unmodified diffusers Flux2Pipeline or Flux2KleinPipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -34,8 +34,10 @@ from stableflow.models.common import (
     execution_device,
     flow_times,
     grid_positions,
+    joint_stream,
     modifications_of,
-    projection_of,
+    projections_of,
+    text_and_image,
 )
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
 from stableflow.models.prompts import warn_about_lost_text
@@ -73,11 +75,11 @@ class Flux2Model:
     def layers(self) -> list[Layer]:
         transformer = self.pipeline.transformer
         double = [
-            Layer(i, "double", block, partial(_double_projections, block.attn, i), _double_identity)
+            Layer(i, "double", block, partial(projections_of, [block.attn], i), text_and_image)
             for i, block in enumerate(transformer.transformer_blocks)
         ]
         single = [
-            Layer(i, "single", block, partial(_single_projections, block.attn), _single_identity)
+            Layer(i, "single", block, partial(_fused_projections, block.attn), joint_stream)
             for i, block in enumerate(transformer.single_transformer_blocks, start=len(double))
         ]
         return double + single
@@ -235,22 +237,8 @@ def _positions(values: Tensor, axis: int | slice) -> Tensor:
     return ids
 
 
-def _double_projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
-
-
-def _single_projections(attention: Any, part: Part) -> tuple[Projection]:
+def _fused_projections(attention: Any, part: Part) -> tuple[Projection]:
     """The fused projection's columns are queries, keys, values, MLP."""
     width = attention.inner_dim
     first = width if part == "key" else 2 * width
     return (Projection(attention.to_qkv_mlp_proj, slice(first, first + width)),)
-
-
-def _double_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Both streams as double blocks return them: text, image."""
-    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
-
-
-def _single_identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The joint stream, which arrives and leaves in one."""
-    return kwargs["hidden_states"]

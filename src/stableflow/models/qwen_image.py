@@ -1,6 +1,6 @@
 """Qwen-Image over an unmodified diffusers QwenImagePipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -18,8 +18,6 @@ from stableflow.models.base import (
     Guidance,
     Intervention,
     Layer,
-    Part,
-    Projection,
     TokenLayout,
 )
 from stableflow.models.common import (
@@ -36,8 +34,9 @@ from stableflow.models.common import (
     flow_times,
     modifications_of,
     pack,
-    projection_of,
+    projections_of,
     shift_for,
+    text_and_image,
     unpack,
 )
 from stableflow.models.guidance import UNGUIDED, branch_tensors, branches_for, guide, scale_rows
@@ -76,7 +75,8 @@ class QwenImageModel:
     def layers(self) -> list[Layer]:
         blocks = self.pipeline.transformer.transformer_blocks
         return [
-            Layer(i, "double", block, partial(_projections, block.attn, i), _identity) for i, block in enumerate(blocks)
+            Layer(i, "double", block, partial(projections_of, [block.attn], i), text_and_image)
+            for i, block in enumerate(blocks)
         ]
 
     @property
@@ -221,12 +221,3 @@ def _renormalised(
     norm = torch.linalg.vector_norm(conditional, dim=-1, keepdim=True)
     factor = norm / torch.linalg.vector_norm(guided, dim=-1, keepdim=True)
     return torch.where(scale.reshape(-1, 1, 1) > UNGUIDED, guided * factor, conditional)
-
-
-def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
-
-
-def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Both streams as Qwen-Image blocks return them: text, image."""
-    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]

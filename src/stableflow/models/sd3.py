@@ -11,7 +11,7 @@ from torch import Tensor
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
-from stableflow.models.base import Conditioning, Guidance, Intervention, Layer, Part, Projection, TokenLayout
+from stableflow.models.base import Conditioning, Guidance, Intervention, Layer, TokenLayout
 from stableflow.models.common import (
     TIMESTEPS,
     check_multiple,
@@ -23,8 +23,9 @@ from stableflow.models.common import (
     execution_device,
     flow_times,
     modifications_of,
-    projection_of,
+    projections_of,
     shift_for,
+    text_and_image,
     vae_decode,
     vae_encode,
 )
@@ -63,7 +64,10 @@ class SD3Model:
     @property
     def layers(self) -> list[Layer]:
         blocks = self.pipeline.transformer.transformer_blocks
-        return [Layer(i, "double", block, partial(_projections, block, i), _identity) for i, block in enumerate(blocks)]
+        return [
+            Layer(i, "double", block, partial(projections_of, _attentions(block), i), text_and_image)
+            for i, block in enumerate(blocks)
+        ]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -175,11 +179,5 @@ class SD3Model:
         )
 
 
-def _projections(block: Any, index: int, part: Part) -> tuple[Projection, ...]:
-    attentions = [block.attn] if block.attn2 is None else [block.attn, block.attn2]
-    return tuple(projection_of(attention, index, part) for attention in attentions)
-
-
-def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Both streams as SD3 blocks return them: text, image. What the last block returns of the text is not read."""
-    return kwargs["encoder_hidden_states"], kwargs["hidden_states"]
+def _attentions(block: Any) -> list[Any]:
+    return [block.attn] if block.attn2 is None else [block.attn, block.attn2]

@@ -19,8 +19,6 @@ from stableflow.models.base import (
     Guidance,
     Intervention,
     Layer,
-    Part,
-    Projection,
     TokenLayout,
 )
 from stableflow.models.common import (
@@ -36,7 +34,7 @@ from stableflow.models.common import (
     execution_device,
     flow_times,
     modifications_of,
-    projection_of,
+    projections_of,
     shift_for,
     vae_decode,
     vae_encode,
@@ -79,7 +77,7 @@ class ZImageModel:
     @property
     def layers(self) -> list[Layer]:
         return [
-            Layer(i, "single", block, partial(_projections, block.attention, i), _identity)
+            Layer(i, "single", block, partial(projections_of, [block.attention], i), _identity)
             for i, block in enumerate(self.pipeline.transformer.layers)
         ]
 
@@ -214,10 +212,6 @@ def _guide(velocities: Mapping[Branch, Latents], scale: Float[Tensor, " batch"])
     rows = scale.reshape(-1, 1, 1, 1)
     guided = conditional + (rows - 1) * (conditional - velocities["unconditional"])
     return torch.where(rows > UNGUIDED, guided, conditional)
-
-
-def _projections(attention: Any, index: int, part: Part) -> tuple[Projection]:
-    return (projection_of(attention, index, part),)
 
 
 def _identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

@@ -1,7 +1,7 @@
 """Who says how good an edit is: metrics for any case, ground truth for scenes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ Where = Literal["whole", "inside", "outside"]
 HIGHEST_PSNR = 60.0  # dB; equal pictures have no finite one
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Gives figures for the edits of one case."""
 

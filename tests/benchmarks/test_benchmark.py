@@ -1,0 +1,123 @@
+"""A benchmark runs what it says, keeps what it did, and shows failures instead of stopping at them."""
+
+import json
+
+import pytest
+import torch
+
+from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.datasets.scenes import CATEGORIES, load_scenes
+from stableflow.benchmarks.judges import MetricJudge, SceneJudge
+from stableflow.benchmarks.run import Benchmark
+from stableflow.benchmarks.settings import SETTINGS, Setting
+from stableflow.benchmarks.summary import categories, failures, markdown, summarise
+from stableflow.errors import InputError
+from stableflow.jobs.run import Shard
+from stableflow.metrics import PSNR
+from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.models.load import bundled_path
+from stableflow.reports.page import Axes, write_page
+from stableflow.scenes import ATTRIBUTES, changed_region, render
+from stableflow.vital import presets
+from stableflow.vital.presets import Preset
+
+CASES = [
+    Case("drawn", "a red dog", ("a blue cat", "a red car"), "object replacement", seed=1),
+    Case("given", "a red dog", ("a red car",), "colour", image=torch.rand(3, 16, 16), mask=torch.eye(16) > 0),
+]
+STEPS = {"num_steps": 3}
+NONE = Setting("none", source=STEPS, edit={"layers": []})
+ALL = Setting("all", source=STEPS, edit={"layers": [0, 1, 2, 3, 4]})
+JUDGES = [MetricJudge(PSNR()), MetricJudge(PSNR(), "outside")]
+
+
+def test_it_runs_every_case_under_every_setting(model, tmp_path):
+    benchmark = Benchmark(model, "test", CASES, [NONE, ALL], JUDGES, folder=tmp_path)
+    assert benchmark.run()
+    records = benchmark.records()
+    assert [(r["case"], r["setting"]) for r in records] == [(c.id, s) for c in CASES for s in ("none", "all")]
+    assert len(records[0]["figures"]["psnr"]) == 2 and "psnr_outside" not in records[0]["figures"]
+    assert records[3]["figures"]["psnr"][0] > records[2]["figures"]["psnr"][0], "injection everywhere keeps more"
+    assert len(records[2]["figures"]["psnr_outside"]) == 1 and records[0]["nfe"]["edit"] == 3
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2 + 2 * (2 + 1)
+    assert categories(records) == ["object replacement", "colour"] and not failures(records)
+
+
+def test_it_goes_on_where_it_was_and_in_shards(model, tmp_path):
+    whole = Benchmark(model, "test", CASES, [NONE, ALL], JUDGES)
+    whole.run()
+    assert not Benchmark(model, "test", CASES, [NONE, ALL], JUDGES, folder=tmp_path).run(shard=Shard(1, 2))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    rest = Benchmark(model, "test", CASES, [NONE, ALL], JUDGES, folder=tmp_path)
+    assert rest.run() and len(before) == 2
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert [r["figures"] for r in rest.records()] == [r["figures"] for r in whole.records()]
+    with pytest.raises(InputError, match="holds another job: settings"):
+        Benchmark(model, "test", CASES, [NONE], JUDGES, folder=tmp_path)
+
+
+def test_a_failing_trial_is_a_record(model, tmp_path):
+    broken = Setting("broken", "sdedit", {"strength": 7.0})
+    benchmark = Benchmark(model, "test", CASES, [NONE, broken], JUDGES, folder=tmp_path)
+    assert benchmark.run()
+    records = benchmark.records()
+    assert "strength must lie in (0, 1]" in records[1]["error"] and failures(records) == {"broken": 2}
+    assert list(summarise(records)) == ["none"]
+    page = write_page(tmp_path, records, [Axes("psnr", "psnr")], title="t", command="c", gallery=["none"]).read_text()
+    assert "broken: 2 failed" in page and page.count("data:image/png;base64,") >= 6 and "<svg" in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    ), "nothing is fetched"
+
+
+def test_names_must_differ(model):
+    for cases, settings in (([], [NONE]), (CASES, []), ([CASES[0]] * 2, [NONE]), (CASES, [NONE, NONE])):
+        with pytest.raises(InputError, match="no two of one name"):
+            Benchmark(model, "test", cases, settings, JUDGES)
+
+
+def test_hostile_names_stay_in_the_folder(model, tmp_path):
+    case = Case("../../etc/passwd", "a red dog", ("a cat",), "colour", seed=1)
+    Benchmark(model, "test", [case], [NONE], JUDGES, folder=tmp_path / "in").run()
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+
+
+def test_every_set_of_settings_can_be_made(model, monkeypatch):
+    preset = Preset((1, 3), 5, ("random-flux",), model.checkpoint_hash(), "test")
+    monkeypatch.setattr(presets, "all_presets", lambda: [preset])
+    for name, make in SETTINGS.items():
+        if name != "random":  # 5 layers have no 20 pairs
+            settings = make(model)
+            assert len({setting.name for setting in settings}) == len(settings), name
+            json.dumps([dict(setting.edit) for setting in settings])
+
+
+def test_the_scenes_are_their_own_ground_truth():
+    """True renders of the edit count as made, the source itself as not, whatever the model."""
+    cases, edits = load_scenes(16, real=True)
+    assert [case.category for case in cases[:8]] == [CATEGORIES[edits[case.id].kind] for case in cases[:8]]
+    assert len(set(CATEGORIES.values())) == 8
+    judge = SceneJudge(edits, AttributeClassifier.load(bundled_path("classifier")))
+    for case in cases:
+        edit = edits[case.id]
+        assert torch.equal(case.image, render(edit.source)) and torch.equal(case.target, render(edit.target))
+        assert torch.equal(case.mask, changed_region(edit.source, edit.target))
+        unchanged = judge(case, case.image[None], case.image[None])
+        assert unchanged["edited"] == [0] and unchanged["psnr"] == [60] and unchanged["hidden_kept"] == [1]
+    true = [judge(case, case.image[None], case.target[None]) for case in cases]
+    assert sum(figures["edited"][0] for figures in true) >= 15  # the classifier's ceiling
+    assert all(figures["psnr"][0] == 60 and figures["psnr_target"] == [60] for figures in true)
+    removed = [edits[case.id] for case in cases if edits[case.id].kind == "removal"]
+    assert all(getattr(edit.target, edit.attribute) == "none" for edit in removed) and set(ATTRIBUTES) > {"hat"}
+
+
+def test_summaries():
+    records = [
+        {"case": f"{i}", "setting": "a", "category": "x" if i % 2 else "y", "figures": {"f": [float(i)], "g": [None]}}
+        for i in range(10)
+    ]
+    summary = summarise(records)
+    assert summary["a"]["f"].mean == 4.5 and "g" not in summary["a"]
+    assert 2.5 < summary["a"]["f"].low < 3.6 and 5.4 < summary["a"]["f"].high < 6.5
+    assert summarise(records, category="x")["a"]["f"].count == 5
+    assert markdown(summary).splitlines()[2].startswith("| a | 4.5 [")

@@ -2,12 +2,14 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md"]
+PAGES = ["README.md", "docs/extending.md", "docs/concepts/attention.md"]
 
 
 @pytest.fixture
@@ -40,8 +42,23 @@ def test_the_demo(workplace):
         assert len(list((workplace / "demo" / kind).glob("edit_*.png"))) >= 4
 
 
+def test_the_comparison_of_editors(workplace):
+    script, folder = ROOT / "examples" / "compare_editors.py", workplace / "compare"
+    done = subprocess.run([sys.executable, script, "2", folder], check=True, capture_output=True, text=True)
+    assert all(f"| {name} |" in done.stdout for name in runpy.run_path(str(script))["METHODS"])
+    assert (folder / "editors.png").exists()
+
+
 def test_the_comparison(workplace):
     compare = runpy.run_path(str(ROOT / "examples" / "compare_layers.py"))["compare"]
     for real in (False, True):
         compare(2, workplace / "compare", real=real)
     assert (workplace / "compare" / "drawn.png").exists()
+
+
+def test_the_attention_figure(workplace, capsys):
+    example = runpy.run_path(str(ROOT / "examples" / "attention_figure.py"))
+    editor = example["sf"].StableFlow(example["sf"].load("tiny"))
+    example["draw"](editor, workplace / "attention")
+    example["measure"](editor, 2)
+    assert (workplace / "attention" / "attention.png").exists() and "layer 3, double" in capsys.readouterr().out

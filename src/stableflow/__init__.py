@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stableflow.editing.attention import AttentionResult, attention
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.editing.stable_flow import StableFlow
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from stableflow.vital.measure import Vitality, measure_vitality
 
 _HOMES = {
+    "stableflow.editing.attention": ["AttentionResult", "attention"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.stable_flow": ["StableFlow"],
@@ -35,6 +37,7 @@ _HOMES = {
 
 __all__ = [
     "SOLVERS",
+    "AttentionResult",
     "Bypass",
     "Conditioning",
     "EditResult",
@@ -54,6 +57,7 @@ __all__ = [
     "StableFlowError",
     "TokenLayout",
     "Vitality",
+    "attention",
     "load",
     "load_image",
     "measure_vitality",

@@ -42,15 +42,3 @@ def test_changed_weights_under_a_known_name_are_warned_of(model, monkeypatch):
 def test_bad_layers(model, layers, message):
     with pytest.raises(InputError, match=message):
         resolve_layers(model, layers)
-
-
-def test_measured_vitality_is_that_of_single_bypasses(model):
-    prompts = ["a red dog", "a blue cat"]
-    vitality = sf.measure_vitality(model, prompts, num_steps=3, first_seed=5)
-    assert vitality.scores.shape == (NUM_LAYERS, 2) and (vitality.scores > 0).all()
-    assert vitality.above(float(vitality.mean.max())) == vitality.top(1)
-    assert vitality.top(NUM_LAYERS) == tuple(range(NUM_LAYERS))
-    alone = sf.measure_vitality(model, prompts[1:], num_steps=3, first_seed=6)
-    assert (alone.scores[:, 0] - vitality.scores[:, 1]).abs().max() < 1e-4
-    with pytest.raises(InputError, match="at least one prompt"):
-        sf.measure_vitality(model, [])

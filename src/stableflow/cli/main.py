@@ -9,7 +9,7 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stableflow.cli import doctor, edit, invert, scenes, train
+from stableflow.cli import doctor, edit, invert, maps, scenes, train, vital
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
 FAILED, USAGE = 1, 2
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 app.command("edit")(edit.edit)
 app.command("invert")(invert.invert)
+app.add_typer(vital.app, name="vital")
+app.command("maps")(maps.maps)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)

@@ -35,12 +35,14 @@ class Reporter:
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[StepRecord], None]]:
-        """Show a bar with the time left; yields the callback that moves it."""
+        """Show a bar over the steps of a run; yields the callback that moves it."""
+        with self.counter(label) as told:
+            yield lambda record: told(record.index + 1, record.num_steps)
+
+    @contextmanager
+    def counter(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """Show a bar with the time left; yields what is told how much is done, of how much."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._errors, disable=self._quiet) as progress:
             task = progress.add_task(label, total=None)
-
-            def advance(record: StepRecord) -> None:
-                progress.update(task, total=record.num_steps, completed=record.index + 1)
-
-            yield advance
+            yield lambda done, total: progress.update(task, total=total, completed=done)

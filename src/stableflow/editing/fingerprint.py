@@ -11,6 +11,9 @@ from torch import Tensor
 
 from stableflow.errors import FingerprintError, InputError
 
+ENCODED = "encoded"
+"""`Fingerprint.inversion` of a picture that was only encoded: it has latents and no noise."""
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -22,7 +25,8 @@ class Fingerprint:
         seed, image: The noise's seed (None if latents were given), or a digest of the picture's pixels.
         height, width, times: Size in pixels and the grid, from noise to image.
         guidance_scale, solver: Of the source's own passes.
-        inversion, nudge_scale: "aligned", "paper", or None for a generated source; factor on the image latents.
+        inversion, nudge_scale: "aligned", "paper", "encoded" for a picture without its noise, or None for a generated
+            source; factor on the image latents.
         layers: Where keys and values were recorded.
         modifications: Adapters and quantisation of the model.
     """

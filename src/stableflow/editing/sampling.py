@@ -37,6 +37,13 @@ def edit_solver(source: Source) -> Solver:
     return Anchored(solver, source.trajectory) if source.store is None else solver
 
 
+def replay_solver(source: Source) -> Solver:
+    """Return what moves the source itself from noise to image again, along its own path."""
+    if source.fingerprint.inversion == "paper":
+        return Anchored(sampler_of(make_solver(source.fingerprint.solver)), source.trajectory)
+    return edit_solver(source)
+
+
 def checked_guidance(scale: float | None, default: float | None) -> float | None:
     """Return the scale to use; `default` is the model's own, None where it takes none."""
     if default is None:

@@ -14,8 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.editing.fingerprint import Fingerprint, digest
+from stableflow.editing.base import EDITORS
+from stableflow.editing.fingerprint import ENCODED, Fingerprint, digest
 from stableflow.editing.memory import Keep, make_store
+from stableflow.editing.passes import (
+    CountedVelocity,
+    decode,
+    dtype_name,
+    encode_prompts,
+    require_same_model,
+    standard_noise,
+)
 from stableflow.editing.result import EditResult
 from stableflow.editing.sampling import check_inversion, checked_guidance, edit_solver, guidance_rows, sampler_of
 from stableflow.editing.source import Source
@@ -29,13 +38,14 @@ from stableflow.flow.trajectory import Trajectory
 from stableflow.images import PictureLike, Prepared, prepare
 from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 from stableflow.interventions.blend import WHOLE_FLOW, Blend
-from stableflow.models.base import Conditioning, FlowModel, Guidance
-from stableflow.types import Images, Latents
+from stableflow.models.base import Conditioning, FlowModel
+from stableflow.types import Latents
 from stableflow.vital.presets import VITAL, default_nudge_scale, resolve_layers
 
 REAL_EDIT_GUIDANCE = 3.0  # the paper's, for edits of an inverted picture
 
 
+@EDITORS.register("stable-flow")
 class StableFlow:
     """The editor.
 
@@ -91,12 +101,12 @@ class StableFlow:
         guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)
         grid = self.model.time_grid(num_steps, height, width)
         solver = make_solver(solver)
-        conditioning = self._condition(prompt)
+        conditioning = encode_prompts(self.model, prompt)
         store = self._store(solver, grid, height, width)
 
         trajectory = Trajectory()
         trajectory.put(grid.times[0], noise)
-        velocity = _CountedVelocity(self.model, conditioning, guidance_scale)
+        velocity = CountedVelocity(self.model, conditioning, guidance_scale)
         with self._recording(store):
             integrate(velocity, noise, grid, solver, callback=_keeping(trajectory, callback))
         settings = self._fingerprint(
@@ -142,7 +152,7 @@ class StableFlow:
         solver = make_solver(solver)
         check_inversion(inversion, solver)
         guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)
-        conditioning = self._condition(prompt)
+        conditioning = encode_prompts(self.model, prompt)
         picture = prepare(
             image,
             multiple=self.model.pixel_multiple,
@@ -153,7 +163,7 @@ class StableFlow:
         height, width = picture.pixels.shape[-2:]
         clean = nudge(self.model.encode_image(picture.pixels), nudge_scale)
         grid = self.model.time_grid(num_steps, height, width)
-        velocity = _CountedVelocity(self.model, conditioning, guidance_scale)
+        velocity = CountedVelocity(self.model, conditioning, guidance_scale)
         if inversion == "aligned":
             store = self._store(solver, grid, height, width)
             with self._recording(store):
@@ -214,7 +224,7 @@ class StableFlow:
         layers = self.layers if layers is None else resolve_layers(self.model, layers)
         self._require_usable(source, layers)
         source = source.to(self.model.device)
-        edits = self._condition(prompts)
+        edits = encode_prompts(self.model, prompts)
         settings = source.fingerprint
         default = settings.guidance_scale
         if settings.inversion is not None and default is not None:
@@ -229,13 +239,14 @@ class StableFlow:
         else:
             intervention = InjectKV(layers, source.store, blend)
             conditioning, rows = edits, guidance
-        velocity = _CountedVelocity(self.model, conditioning, rows)
+        velocity = CountedVelocity(self.model, conditioning, rows)
         noise = source.noise.expand(len(conditioning), -1, -1, -1)
         with self.model.attach(intervention):
             latents = integrate(velocity, noise, source.grid, edit_solver(source), callback=callback)
         latents = unnudge(latents[-len(edits) :], settings.nudge_scale)
-        images = self._decode(latents, source.images.shape[-2:])
+        images = decode(self.model, latents, source.images.shape[-2:])
         recipe = {
+            "editor": {"name": "stable-flow"},
             "source": dataclasses.asdict(settings),
             "edits": list(edits.prompts),
             "guidance_scale": guidance,
@@ -261,8 +272,7 @@ class StableFlow:
         shape = (1, *self.model.latent_shape(height, width))
         if latents is None:
             seed = secrets.randbelow(2**31) if seed is None else seed
-            generator = torch.Generator("cpu").manual_seed(seed)
-            return seed, torch.randn(shape, generator=generator).to(self.model.device)
+            return seed, standard_noise(torch.Generator("cpu").manual_seed(seed), shape, self.model.device)
         if seed is not None:
             raise InputError("Both seed and latents were given; the latents are the noise, so leave the seed out.")
         if latents.shape != shape:
@@ -270,17 +280,6 @@ class StableFlow:
                 f"latents must have shape {shape} for {height}x{width} pixels, got {tuple(latents.shape)}."
             )
         return None, latents.to(self.model.device, torch.float32)
-
-    def _condition(self, prompts: str | Sequence[str] | Conditioning) -> Conditioning:
-        if isinstance(prompts, Conditioning):
-            return prompts
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        if not texts:
-            raise InputError("No prompt was given; pass at least one edited prompt.")
-        for text in texts:
-            if not text.strip():
-                raise InputError("A prompt is empty; describe the picture in words, such as 'a dog on the grass'.")
-        return self.model.encode_prompt(texts)
 
     def _store(self, solver: Solver, grid: TimeGrid, height: int, width: int) -> KVStore | None:
         bytes_needed = self.model.kv_bytes(height, width) * len(self.layers) * grid.num_steps * solver.evals_per_step
@@ -306,7 +305,7 @@ class StableFlow:
         return Fingerprint(
             model=self.model.name,
             checkpoint=self.model.checkpoint_hash(),
-            dtype=str(self.model.dtype).removeprefix("torch."),
+            dtype=dtype_name(self.model),
             prompt=conditioning.prompts[0],
             conditioning=digest(*conditioning.tensors.values()),
             seed=seed,
@@ -340,35 +339,20 @@ class StableFlow:
             trajectory=trajectory,
             offsets=offsets,
             store=store,
-            images=self._decode(clean, size),
+            images=decode(self.model, clean, size),
             alpha=None if picture is None else picture.alpha,
             nfe=nfe,
         )
 
-    def _decode(self, latents: Latents, size: Sequence[int]) -> Images:
-        height, width = size
-        return self.model.decode_latents(latents)[..., :height, :width].cpu()
-
     def _require_usable(self, source: Source, layers: Sequence[int]) -> None:
-        source.fingerprint.require(
-            checkpoint=self.model.checkpoint_hash(), dtype=str(self.model.dtype).removeprefix("torch.")
-        )
+        require_same_model(self.model, source)
+        if source.fingerprint.inversion == ENCODED:
+            raise InputError(
+                "This source is a picture that was encoded and not inverted, so there is no noise to start its edits "
+                "from. Make it with StableFlow(model).invert(image, prompt)."
+            )
         if source.store is not None and not set(layers) <= set(source.fingerprint.layers):
             source.fingerprint.require(layers=tuple(layers))
-
-
-class _CountedVelocity:
-    """The model's velocity under one conditioning, counting evaluations."""
-
-    def __init__(self, model: FlowModel, conditioning: Conditioning, guidance_scale: Guidance):
-        self._model = model
-        self._conditioning = conditioning
-        self._guidance_scale = guidance_scale
-        self.nfe = 0
-
-    def __call__(self, latents: Tensor, t: float) -> Tensor:
-        self.nfe += 1
-        return self._model.velocity(latents, t, self._conditioning, guidance_scale=self._guidance_scale)
 
 
 def _keeping(trajectory: Trajectory, callback: Callback | None) -> Callback:

@@ -1,9 +1,11 @@
 """Reading and changing what chosen layers do. Interventions know layers and tokens and no model family."""
 
 from stableflow.interventions.bypass import Bypass
+from stableflow.interventions.capture import CaptureAttention
 from stableflow.interventions.inject import InjectKV
 from stableflow.interventions.record import RecordKV
+from stableflow.interventions.reduce import AttentionMean
 from stableflow.interventions.share import ShareKV
 from stableflow.interventions.store import KVStore
 
-__all__ = ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"]
+__all__ = ["AttentionMean", "Bypass", "CaptureAttention", "InjectKV", "KVStore", "RecordKV", "ShareKV"]

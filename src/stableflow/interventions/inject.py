@@ -7,8 +7,9 @@ from functools import partial
 from torch import Tensor
 
 from stableflow.interventions.blend import Blend
+from stableflow.interventions.parts import check_parts
 from stableflow.interventions.store import KVStore, address_of
-from stableflow.models.base import Forward, Layer, Part, ProjectionHook
+from stableflow.models.base import PARTS, Forward, Layer, Part, ProjectionHook
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class InjectKV:
         layers: Indices in execution order; they must have been recorded.
         store: Filled by `RecordKV` over the same sequence of passes.
         blend: Weight, token mask and time window; the default replaces fully, everywhere, always.
+        parts: Keys, values, or both; they must have been recorded.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.
     """
@@ -26,12 +28,16 @@ class InjectKV:
     layers: Sequence[int]
     store: KVStore
     blend: Blend = Blend()
+    parts: Sequence[Part] = PARTS
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
 
     def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
         return [
             ProjectionHook(layers[index], part, partial(self._inject, index, part))
             for index in self.layers
-            for part in ("key", "value")
+            for part in self.parts
         ]
 
     def _inject(self, layer: int, part: Part, forward: Forward, features: Tensor) -> Tensor | None:

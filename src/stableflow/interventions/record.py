@@ -6,8 +6,9 @@ from functools import partial
 
 from torch import Tensor
 
+from stableflow.interventions.parts import check_parts
 from stableflow.interventions.store import KVStore, address_of
-from stableflow.models.base import Forward, Layer, Part, ProjectionHook
+from stableflow.models.base import PARTS, Forward, Layer, Part, ProjectionHook
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,21 @@ class RecordKV:
     Args:
         layers: Indices in execution order.
         store: Filled with one entry a pass, layer and part. The pass itself is not changed.
+        parts: Keys, values, or both.
     """
 
     layers: Sequence[int]
     store: KVStore
+    parts: Sequence[Part] = PARTS
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
 
     def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
         return [
             ProjectionHook(layers[index], part, partial(self._record, index, part), every_branch=True)
             for index in self.layers
-            for part in ("key", "value")
+            for part in self.parts
         ]
 
     def _record(self, layer: int, part: Part, forward: Forward, features: Tensor) -> None:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from stableflow.interventions.blend import Blend
-from stableflow.models.base import Forward, Layer, Part, ProjectionHook
+from stableflow.interventions.parts import check_parts
+from stableflow.models.base import PARTS, Forward, Layer, Part, ProjectionHook
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,20 @@ class ShareKV:
     Args:
         layers: Indices in execution order.
         blend: Weight, token mask and time window; the default replaces fully, everywhere, always.
+        parts: Keys, values, or both.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.
     """
 
     layers: Sequence[int]
     blend: Blend = Blend()
+    parts: Sequence[Part] = PARTS
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
 
     def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
-        parts: tuple[Part, Part] = ("key", "value")
-        return [ProjectionHook(layers[index], part, self._share) for index in self.layers for part in parts]
+        return [ProjectionHook(layers[index], part, self._share) for index in self.layers for part in self.parts]
 
     def _share(self, forward: Forward, features: Tensor) -> Tensor | None:
         if forward.batch < 2 or not self.blend.acts_at(forward.t):

@@ -12,9 +12,11 @@ from torch.utils.hooks import RemovableHandle
 
 from stableflow.errors import InterventionError
 from stableflow.models.base import (
+    AttentionHook,
     BlockHook,
     Branch,
     Forward,
+    Hook,
     Intervention,
     Layer,
     Projection,
@@ -26,7 +28,7 @@ from stableflow.models.base import (
 class Attachment:
     """The hooks of one `attach` block: told of each forward pass, they fire once each or the pass is refused."""
 
-    def __init__(self, hooks: Sequence[ProjectionHook | BlockHook]):
+    def __init__(self, hooks: Sequence[Hook]):
         self._hooks = hooks
         self._sites: list[Layer] = []  # the layer of every module that is hooked, by number
         self._visits = Counter[tuple[float, Branch]]()
@@ -43,6 +45,8 @@ class Attachment:
         for hook in self._hooks:
             if isinstance(hook, BlockHook):
                 stack.callback(self._on_block(hook).remove)
+            elif isinstance(hook, AttentionHook):
+                stack.callback(self._on_attention(hook))
             else:
                 for attention, projection in enumerate(hook.layer.projections(hook.part)):
                     stack.callback(self._on_projection(hook, attention, projection).remove)
@@ -105,6 +109,20 @@ class Attachment:
             return hook.function(self._current(site)[0], hook.layer.identity(args, kwargs), output)
 
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
+
+    def _on_attention(self, hook: AttentionHook) -> Callable[[], None]:
+        if hook.layer.watch is None:
+            raise InterventionError(
+                f"Layer {hook.layer.index} cannot show its attention: its model family gives no `watch` for it."
+            )
+        site = self._new_site(hook.layer)
+
+        def fire(queries: Tensor, keys: Tensor) -> None:
+            forwards = self._current(site)
+            for forward, q, k in zip(forwards, queries.chunk(len(forwards)), keys.chunk(len(forwards))):
+                hook.function(forward, q, k)
+
+        return hook.layer.watch(fire)
 
 
 class AttachmentStack:

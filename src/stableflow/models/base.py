@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stableflow.errors import InputError, TokenLayoutError
+from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.types import Images, Latents
 
 Kind = Literal["double", "single"]
 Part = Literal["key", "value"]
+PARTS: tuple[Part, ...] = ("key", "value")
 Branch = Literal["conditional", "unconditional"]
+Stream = Literal["text", "image"]
 Guidance = float | Sequence[float] | None
 
 
@@ -93,12 +95,14 @@ class TokenLayout:
         text_tokens: Text length of this pass.
         image_start: For each kind of layer, the position of the first image token in what the layer's key and value
             projections see (a double layer projects its image stream alone).
+        joint_start: For each stream, the position of its first token in the sequence that attention runs over.
     """
 
     image_rows: int
     image_columns: int
     text_tokens: int
     image_start: Mapping[Kind, int]
+    joint_start: Mapping[Stream, int] = field(default_factory=dict)
 
     @property
     def image_tokens(self) -> int:
@@ -109,6 +113,28 @@ class TokenLayout:
         start = self.image_start[kind]
         return slice(start, start + self.image_tokens)
 
+    def joint_span(self, stream: Stream) -> slice:
+        """Return the positions of a stream's tokens in the joint sequence of attention.
+
+        Raises:
+            InterventionError: The model's family does not state its joint order.
+        """
+        if stream not in self.joint_start:
+            raise InterventionError(
+                f"This model's family does not say where its {stream} tokens are in joint attention, so attention "
+                "cannot be captured. Set joint_start in the TokenLayout that its velocity makes."
+            )
+        length = self.text_tokens if stream == "text" else self.image_tokens
+        return slice(self.joint_start[stream], self.joint_start[stream] + length)
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a prompt and the text tokens that carry it, by position in the text stream."""
+
+    text: str
+    tokens: tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -116,6 +142,12 @@ class Projection:
 
     module: nn.Module
     columns: slice = field(default_factory=lambda: slice(None))
+
+
+AttentionObserver = Callable[
+    [Float[Tensor, "batch tokens heads head_dim"], Float[Tensor, "batch tokens heads head_dim"]], None
+]
+"""Told of the joint queries and keys of one attention as its kernel gets them: after QK norm and position encoding."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +163,8 @@ class Layer:
             replaces the module.
         identity: From the block's call (args, kwargs) to the output of a block that does nothing: its inputs, both
             streams, in the block's own order.
+        watch: Has an observer told of the queries and keys of every pass; returns what takes it off again. None where
+            the family cannot tell.
     """
 
     index: int
@@ -138,6 +172,7 @@ class Layer:
     block: nn.Module
     projections: Callable[[Part], Sequence[Projection]]
     identity: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
+    watch: Callable[[AttentionObserver], Callable[[], None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,11 +223,22 @@ class BlockHook:
     function: Callable[[Forward, Any, Any], Any]
 
 
+@dataclass(frozen=True)
+class AttentionHook:
+    """Called with (forward, queries, keys) of one layer's joint attention; sees what injection made of the keys."""
+
+    layer: Layer
+    function: Callable[[Forward, Tensor, Tensor], None]
+
+
+Hook = ProjectionHook | BlockHook | AttentionHook
+
+
 @runtime_checkable
 class Intervention(Protocol):
     """Something that reads or changes chosen layers while it is attached."""
 
-    def hooks(self, layers: Sequence[Layer]) -> Sequence[ProjectionHook | BlockHook]:
+    def hooks(self, layers: Sequence[Layer]) -> Sequence[Hook]:
         """Return the hooks that this intervention wants on these layers."""
         ...
 
@@ -270,4 +316,13 @@ class FlowModel(Protocol):
 
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Open a block in which the interventions act; the model is left exactly as it was found."""
+        ...
+
+
+@runtime_checkable
+class ShowsAttention(FlowModel, Protocol):
+    """A model whose attention can be captured: its layers have `watch`, and its layouts `joint_start`."""
+
+    def words(self, prompt: str) -> Sequence[Word]:
+        """Return the words of a prompt that the transformer reads, in order, with their text tokens."""
         ...

@@ -69,6 +69,19 @@ def modifications_of(transformer: nn.Module) -> tuple[str, ...]:
     return tuple(f"LoRA {name!r}" for name in adapters) + (("quantised weights",) if quantiser else ())
 
 
+def execution_device(pipeline: Any) -> torch.device:
+    """Return where the transformer computes.
+
+    diffusers' own answer looks at every module of the pipeline, which takes longer than a step of a small model; it is
+    asked only where offloading keeps weights elsewhere.
+    """
+    transformer = pipeline.transformer
+    registry = getattr(transformer, "_diffusers_hook", None)
+    if hasattr(transformer, "_hf_hook") or (registry is not None and registry.hooks):
+        return pipeline._execution_device
+    return next(transformer.parameters()).device
+
+
 def default_side(vae: Any) -> int:
     """Return the side in pixels of the pictures that the autoencoder was made for."""
     return vae.config.get("sample_size") or USUAL_SIDE

@@ -1,23 +1,26 @@
 """FLUX.1 (dev, schnell and every checkpoint in that layout) over an unmodified diffusers FluxPipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers import FluxKontextPipeline, FluxPipeline
+from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import (
+    AttentionObserver,
     Conditioning,
     Guidance,
     Intervention,
     Kind,
     Layer,
     TokenLayout,
+    Word,
 )
 from stableflow.models.common import (
     PATCH,
@@ -29,6 +32,7 @@ from stableflow.models.common import (
     checkpoint_digest,
     default_side,
     even_sigmas,
+    execution_device,
     flow_times,
     grid_positions,
     modifications_of,
@@ -41,7 +45,7 @@ from stableflow.models.common import (
     vae_encode,
 )
 from stableflow.models.guidance import scale_rows
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 LONGEST_TEXT = 512  # tokens that FLUX's text encoder was trained with
@@ -84,7 +88,7 @@ class FluxModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:
@@ -127,6 +131,9 @@ class FluxModel:
             list(prompts), device=self.device, max_sequence_length=self.max_sequence_length
         )
         return Conditioning(tuple(prompts), {"encoder_hidden_states": embeds, "pooled_projections": pooled})
+
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        return split_words(self.pipeline.tokenizer_2, prompt, self.max_sequence_length)  # joint text is T5's alone
 
     @torch.no_grad()
     def encode_image(self, images: Images) -> Latents:
@@ -174,6 +181,7 @@ class FluxModel:
             image_columns=latent_width // PATCH,
             text_tokens=text_tokens,
             image_start={"double": 0, "single": text_tokens},
+            joint_start={"text": 0, "image": text_tokens},
         )
 
     def _tokenizers(self) -> list[tuple[Any, int]]:
@@ -185,4 +193,33 @@ class FluxModel:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    return Layer(index, kind, block, partial(projections_of, [block.attn], index), text_and_image)
+    attention = block.attn
+    projections = partial(projections_of, [attention], index)
+    return Layer(index, kind, block, projections, text_and_image, partial(_watch, attention))
+
+
+def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
+    """Gather what leaves the QK norms during a pass; at its end, join the streams, text first, and rotate them."""
+    streams = ["added_", ""] if attention.added_kv_proj_dim is not None else [""]
+    normed: dict[str, Tensor] = {}
+
+    def keep(name: str, module: Any, args: Any, output: Tensor) -> None:
+        normed[name] = output
+
+    def report(module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+        def joint(part: str) -> Any:
+            tokens = torch.cat([normed[f"norm_{stream}{part}"] for stream in streams], dim=1)
+            return apply_rotary_emb(tokens, kwargs["image_rotary_emb"], sequence_dim=1)
+
+        observer(joint("q"), joint("k"))
+        normed.clear()
+
+    handles = [attention.register_forward_hook(report, with_kwargs=True)]
+    for name in [f"norm_{stream}{part}" for stream in streams for part in "qk"]:
+        handles.append(getattr(attention, name).register_forward_hook(partial(keep, name)))
+
+    def remove() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return remove

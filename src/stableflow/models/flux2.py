@@ -31,6 +31,7 @@ from stableflow.models.common import (
     checkpoint_digest,
     default_side,
     even_sigmas,
+    execution_device,
     flow_times,
     grid_positions,
     joint_stream,
@@ -89,7 +90,7 @@ class Flux2Model:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:

@@ -1,8 +1,12 @@
-"""Tells the user what of a prompt the text encoder will not read."""
+"""What of a prompt the text encoder reads: which words, in which tokens, and a warning of the rest."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
+
+from stableflow.errors import InterventionError
+from stableflow.models.base import Word
 
 SMALL_VOCABULARY = 400  # words; up to here the whole vocabulary fits a message
 
@@ -47,3 +51,30 @@ def _vocabulary(tokenizer: Any) -> str:
         return ""
     special = set(tokenizer.all_special_tokens)
     return " It knows: " + ", ".join(sorted(word for word in tokenizer.get_vocab() if word not in special)) + "."
+
+
+def split_words(tokenizer: Any, prompt: str, limit: int) -> tuple[Word, ...]:
+    """Return the words of a prompt, as spaces divide it, with the positions of their tokens among the first `limit`.
+
+    Words beyond the limit are left out, and so are end and padding tokens, which belong to no word.
+
+    Raises:
+        InterventionError: The tokenizer does not tell which characters a token stands for.
+    """
+    if not tokenizer.is_fast:
+        raise InterventionError(
+            f"{type(tokenizer).__name__} does not tell which characters its tokens stand for, so attention cannot be "
+            "given by words. Load the model with its fast tokenizer (a folder that holds tokenizer.json)."
+        )
+    encoded = tokenizer(
+        prompt, truncation=True, max_length=limit, return_offsets_mapping=True, return_special_tokens_mask=True
+    )
+    words = list(re.finditer(r"\S+", prompt))
+    tokens: list[list[int]] = [[] for _ in words]
+    spans = zip(encoded["offset_mapping"], encoded["special_tokens_mask"])
+    for position, ((start, end), special) in enumerate(spans):
+        # A token may start with the space before its word, or be that space alone: it goes with the word that follows.
+        found = next((i for i, word in enumerate(words) if word.end() > start), None)
+        if not special and found is not None and end > start:
+            tokens[found].append(position)
+    return tuple(Word(word.group(), tuple(own)) for word, own in zip(words, tokens) if own)

@@ -30,6 +30,7 @@ from stableflow.models.common import (
     checkpoint_digest,
     default_side,
     even_sigmas,
+    execution_device,
     flow_times,
     modifications_of,
     pack,
@@ -84,7 +85,7 @@ class QwenImageModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:

@@ -20,6 +20,7 @@ from stableflow.models.common import (
     check_scheduler,
     checked_text_length,
     checkpoint_digest,
+    execution_device,
     flow_times,
     modifications_of,
     projections_of,
@@ -74,7 +75,7 @@ class SD3Model:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:

@@ -31,6 +31,7 @@ from stableflow.models.common import (
     checked_text_length,
     checkpoint_digest,
     default_side,
+    execution_device,
     flow_times,
     modifications_of,
     projections_of,
@@ -86,7 +87,7 @@ class ZImageModel:
 
     @property
     def device(self) -> torch.device:
-        return self.pipeline._execution_device
+        return execution_device(self.pipeline)
 
     @property
     def pixel_multiple(self) -> int:

@@ -41,7 +41,7 @@ def train_classifier(folder: Path, data: SceneData, settings: ClassifierSettings
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, settings.num_steps, settings.peak, decay_from=0.1)
         index = draw_index(len(data.images), settings.batch, generator)
-        images = _degrade(data.pixels(index) / 2 + 0.5, settings.noise, step, generator).to(world.device)
+        images = degrade(data.pixels(index) / 2 + 0.5, settings.noise, step, generator).to(world.device)
         with torch.autocast(world.device.type, torch.bfloat16):
             logits = model(images)
         losses = [F.cross_entropy(logits[name].float(), labels[name][index].to(world.device)) for name in HEADS]
@@ -61,7 +61,7 @@ def label_tensors(scenes: list[Scene]) -> dict[str, Tensor]:
     }
 
 
-def _degrade(images: Tensor, noise: float, step: int, generator: torch.Generator) -> Tensor:
+def degrade(images: Tensor, noise: float, step: int, generator: torch.Generator) -> Tensor:
     """Noise of random strength, and a blur every third step: generated pictures are not as clean as renders."""
     strength = noise * torch.rand(len(images), 1, 1, 1, generator=generator)
     images = images + strength * torch.randn(images.shape, generator=generator)

@@ -1,5 +1,6 @@
-"""Last stage: a stock FluxPipeline folder."""
+"""Trained networks as the folders that diffusers and transformers read."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,27 @@ def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path) 
     pipeline.vae.to(torch.bfloat16)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return pipeline
+
+
+def export_encoder(encoder: Any, folder: Path, *, size: int, processor: str) -> None:
+    """Write a transformers encoder in float16, with the preprocessing that its pictures need.
+
+    Args:
+        size: Pixels on a side of the pictures that it was trained on.
+        processor: Class name of transformers' image processor.
+    """
+    encoder.half().save_pretrained(folder, safe_serialization=True)
+    config = {
+        "image_processor_type": processor,
+        "do_resize": True,
+        "size": {"shortest_edge": size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

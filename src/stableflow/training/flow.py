@@ -150,10 +150,9 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - decay)
 
 
-def latest_average(folder: Path, world: World) -> dict[str, Tensor]:
-    """Return the averaged weights of the distilled network, or of the flow stage where distillation has not begun."""
-    for stage in ("distil", "flow"):
-        found = sorted(folder.glob(f"{stage}.rank0of*.pt"))
-        if found:
-            return torch.load(found[0], map_location=world.device, weights_only=True)["state"][1]
-    raise LoadError(f"{folder} holds no checkpoint of the flow stage; run that first.")
+def averaged_weights(folder: Path, stage: str, world: World) -> dict[str, Tensor]:
+    """Return the averaged weights of "flow" or of "distil"."""
+    found = sorted(folder.glob(f"{stage}.rank0of*.pt"))
+    if not found:
+        raise LoadError(f"{folder} holds no checkpoint of the {stage} stage; run that first.")
+    return torch.load(found[0], map_location=world.device, weights_only=True)["state"][1]

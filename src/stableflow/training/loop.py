@@ -68,6 +68,37 @@ class Checkpoint:
         temporary.replace(self._path)
 
 
+def fit(
+    stage: str,
+    model: nn.Module,
+    loss_of: Callable[[int, torch.Generator], Tensor],
+    *,
+    num_steps: int,
+    peak: float,
+    seed: int,
+    folder: Path,
+    world: World,
+) -> None:
+    """Train or resume a whole model by AdamW; `loss_of` is given the step and its only source of randomness."""
+    parameters = list(model.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
+    checkpoint = Checkpoint(
+        folder / stage,
+        world,
+        lambda: [model.state_dict(), optimiser.state_dict()],
+        lambda kept: [model.load_state_dict(kept[0]), optimiser.load_state_dict(kept[1])],
+    )
+    progress = Progress(stage, num_steps, world)
+    for step in range(checkpoint.resume(), num_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, num_steps, peak, warmup=100, decay_from=0.1)
+        loss = loss_of(step, step_generator(seed, step, world))
+        descend(loss, optimiser, parameters, world)
+        progress.tell(step, loss.item())
+        if (step + 1) % 250 == 0 or step + 1 == num_steps:
+            checkpoint.save(step + 1)
+
+
 class Progress:
     """Logs the mean loss and the pace every so many steps."""
 

@@ -10,15 +10,17 @@ from diffusers import AutoencoderKL
 from stableflow.errors import unknown_name
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
+from stableflow.training.clip import ClipSettings, train_clip, zero_shot_accuracy
 from stableflow.training.data import SceneData, scene_data
 from stableflow.training.decoder import DecoderSettings, train_decoder
+from stableflow.training.dino import DinoSettings, probe_accuracy, train_dino
 from stableflow.training.export import export_pipeline
 from stableflow.training.flow import (
     FlowData,
     FlowSettings,
+    averaged_weights,
     distil_guidance,
     encode_all,
-    latest_average,
     train_flow,
 )
 from stableflow.training.measure import measure
@@ -40,6 +42,8 @@ class Recipe:
     decoder: DecoderSettings = DecoderSettings()
     flow: FlowSettings = FlowSettings()
     classifier: ClassifierSettings = ClassifierSettings()
+    clip: ClipSettings = ClipSettings()
+    dino: DinoSettings = DinoSettings()
 
 
 RECIPE = Recipe()
@@ -101,11 +105,24 @@ def classifier(folder: Path, recipe: Recipe, world: World) -> None:
     log.info("classifier on held-out renders: %s", ceiling(model, _data(folder, recipe, validation=True)))
 
 
+def clip(folder: Path, recipe: Recipe, world: World) -> None:
+    """Train the CLIP and measure it on held-out renders."""
+    model = train_clip(folder, _data(folder, recipe), recipe.clip, world)
+    log.info("clip, zero shot: %s", zero_shot_accuracy(model, _data(folder, recipe, validation=True)))
+
+
+def dinov2(folder: Path, recipe: Recipe, world: World) -> None:
+    """Train the DINOv2-shaped encoder and measure its heads on held-out renders."""
+    model = train_dino(folder, _data(folder, recipe), recipe.dino, world)
+    log.info("dinov2, heads: %s", probe_accuracy(model, _data(folder, recipe, validation=True)))
+
+
 def export(folder: Path, recipe: Recipe, world: World) -> None:
-    """Write the last finished flow stage as a pipeline folder."""
-    network = Network(recipe.flow.network)
-    network.load_state_dict(latest_average(folder, world))
-    export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / "pipeline")
+    """Write the distilled network, and its teacher, as pipeline folders."""
+    for stage, name in (("distil", "pipeline"), ("flow", "teacher")):
+        network = Network(recipe.flow.network)
+        network.load_state_dict(averaged_weights(folder, stage, world))
+        export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / name)
 
 
 def measure_all(folder: Path, recipe: Recipe, world: World) -> None:
@@ -121,6 +138,8 @@ STAGES: dict[str, Stage] = {
     "flow": flow,
     "distil": distil,
     "classifier": classifier,
+    "clip": clip,
+    "dinov2": dinov2,
     "export": export,
     "measure": measure_all,
 }

@@ -8,6 +8,7 @@ from importlib import resources
 
 from stableflow.errors import InputError
 from stableflow.models.base import FlowModel
+from stableflow.vital.similarity import DEFAULT_ENCODER
 
 VITAL = "vital"
 PAPER_NUDGE_SCALE = 1.15
@@ -24,6 +25,8 @@ class Preset:
         checkpoint: Its `checkpoint_hash`, where it was measured here.
         source: Where the set comes from.
         nudge_scale: Latent nudging that suits real pictures with this checkpoint.
+        prompts: The prompt set to measure it on.
+        encoder: Of the similarity to measure it by: a folder, a hub id, or a bundled encoder.
     """
 
     layers: tuple[int, ...]
@@ -32,6 +35,8 @@ class Preset:
     checkpoint: str | None
     source: str
     nudge_scale: float = PAPER_NUDGE_SCALE
+    prompts: str = "diverse"
+    encoder: str = DEFAULT_ENCODER
 
 
 def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, ...]:
@@ -66,7 +71,7 @@ def find_preset(model: FlowModel) -> Preset:
         raise InputError(
             f"No vital layers are known for {model.name!r} (checkpoint {digest}). A set holds for one checkpoint, not "
             f"for its family. Pass layer numbers (0..{len(model.layers) - 1}, in execution order), or measure the set "
-            f"with stableflow.measure_vitality.{_known_at(len(model.layers))}"
+            f"with `stableflow vital {model.name}`.{_known_at(len(model.layers))}"
         )
     if preset.checkpoint != digest and (preset.checkpoint is not None or model.modifications):
         changed = ", ".join(model.modifications) or "weights other than those measured"
@@ -98,6 +103,8 @@ def _read(text: str) -> Preset:
         checkpoint=entry.get("checkpoint"),
         source=entry["source"],
         nudge_scale=entry.get("nudge_scale", PAPER_NUDGE_SCALE),
+        prompts=entry.get("prompts", "diverse"),
+        encoder=entry.get("encoder", DEFAULT_ENCODER),
     )
 
 

@@ -1,0 +1,140 @@
+"""`stableflow maps`: what points of a picture attend to while it is edited."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stableflow.cli import options as o
+from stableflow.cli.edit import make_source
+from stableflow.cli.output import Format, Reporter
+from stableflow.cli.settings import EditSettings, make_settings
+from stableflow.editing.attention import AttentionResult, attention
+from stableflow.editing.stable_flow import StableFlow
+from stableflow.errors import InputError, unknown_name
+from stableflow.files import check_writable
+from stableflow.images import prepare
+from stableflow.reports.attention import attention_figure
+from stableflow.reports.figures import save_figure
+
+FIGURES = ("png", "svg")
+
+
+def maps(
+    point: Annotated[
+        list[str] | None,
+        typer.Option("--point", help="Pixel x,y of the source, from its top left; repeat it for more."),
+    ] = None,
+    model: o.Model = None,
+    prompt: o.Prompt = None,
+    to: Annotated[str | None, typer.Option("--to", "-t", help="The edited prompt.")] = None,
+    image: o.Picture = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the drawn source [random].")] = None,
+    out: o.Out = Path("out"),
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    edit_guidance: Annotated[
+        float | None, typer.Option("--edit-guidance", help="Of the edit [the source's, with --image 3].")
+    ] = None,
+    height: o.Height = None,
+    width: o.Width = None,
+    layers: o.Layers = None,
+    weight: Annotated[float | None, typer.Option("--weight", help="Of the injection, 0 to 1 [1].")] = None,
+    window: Annotated[str | None, typer.Option("--window", help="Inject at these flow times only, as 0.4,1.")] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Layers beside the injected ones [every other].")
+    ] = None,
+    figure: Annotated[str, typer.Option("--figure", help="png or svg.")] = "png",
+    solver: o.Solver = None,
+    inversion: o.Inversion = None,
+    nudge: o.Nudge = None,
+    keep: o.Keep = None,
+    max_sequence_length: o.TextLength = None,
+    device: o.Device = "auto",
+    dtype: o.Dtype = None,
+    offload: o.Offload = "none",
+    components: o.Components = o.FLUX_DEV,
+    lora: o.Lora = None,
+    offline: o.Offline = False,
+    quiet: o.Quiet = False,
+    form: o.OutputFormat = Format.text,
+) -> None:
+    """Show what points attend to during an edit, in the layers with injection and in the others: image and words."""
+    values = locals() | {"to": [to] if to else None}
+    settings = make_settings({name: value for name, value in values.items() if name in EditSettings.model_fields})
+    points = [_numbers(text, "--point", count=2) for text in point or []]
+    if not points:
+        raise InputError("--point is missing: give at least one pixel of the source, such as --point 32,40.")
+    if figure not in FIGURES:
+        raise unknown_name("figure format", figure, FIGURES)
+    reporter = Reporter(quiet=quiet, form=form)
+    if image is not None:
+        prepare(image, multiple=1)
+    check_writable(out)
+    reporter.say(f"loading {settings.model} ...")
+    loaded = o.open_model(settings.model, device, dtype, offload, components, lora, offline, max_sequence_length)
+    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep)
+    groups = layer_groups(editor, None if against is None else _numbers(against, "--against"))
+    source = make_source(editor, settings, reporter)
+    with reporter.progress("editing") as advance:
+        result = attention(
+            editor,
+            source,
+            settings.to,
+            points=[(x, y) for x, y in points],
+            inject_window=settings.window,
+            weight=settings.weight,
+            guidance_scale=settings.edit_guidance,
+            callback=advance,
+        )
+    files = [save_figure(attention_figure(result, groups), out / f"attention.{figure}"), *result.save(out)]
+    _report(result, groups, files, reporter)
+
+
+def layer_groups(editor: StableFlow, against: list[int] | None = None) -> dict[str, list[int]]:
+    """Return the layers with injection and those to set beside them, by title."""
+    every = range(len(editor.model.layers))
+    others = [layer for layer in every if layer not in editor.layers] if against is None else against
+    wrong = [layer for layer in others if layer not in every]
+    if wrong or not editor.layers or not others:
+        raise InputError(
+            f"Both --layers and --against need layers out of 0..{len(every) - 1} to compare; got "
+            f"{list(editor.layers)} and {others}."
+        )
+    named = "others" if against is None else ", ".join(map(str, others))
+    return {f"injected: {', '.join(map(str, editor.layers))}": list(editor.layers), f"not injected: {named}": others}
+
+
+def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or count not in (None, len(numbers)):
+        expected = "two whole numbers, such as 32,40" if count == 2 else "layer numbers, such as 4,5,6"
+        raise InputError(f"{option} takes {expected}, got {text!r}.")
+    return numbers
+
+
+def _report(result: AttentionResult, groups: dict[str, list[int]], files: list[Path], reporter: Reporter) -> None:
+    means = {title: result.edits[0].mean(layers) for title, layers in groups.items()}
+    table = [
+        {
+            "point": list(point),
+            "layers": title,
+            "image": round(float(mean.image_sum[row]), 4),
+            "words": {
+                f"{i}: {word}": round(float(mean.text[row, i]), 4) for i, word in enumerate(result.edits[0].words)
+            },
+        }
+        for row, point in enumerate(result.points)
+        for title, mean in means.items()
+    ]
+    lines = [f"point {row['point']}, {row['layers']}: image {row['image']:.2f}, {_strongest(row)}" for row in table]
+    reporter.result({"files": [str(file) for file in files], "attention": table}, [*map(str, files), *lines])
+
+
+def _strongest(row: dict) -> str:
+    """The three words with the most attention."""
+    words = sorted(row["words"].items(), key=lambda item: -item[1])[:3]
+    return ", ".join(f"{name.split(': ')[1]} {value:.3f}" for name, value in words)

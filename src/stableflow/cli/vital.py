@@ -1,0 +1,270 @@
+"""`stableflow vital`: measure which layers of a model are vital, show and compare what was measured."""
+
+import dataclasses
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from typer.core import TyperGroup
+
+from stableflow.cli import options as o
+from stableflow.cli.output import Format, Reporter
+from stableflow.errors import InputError
+from stableflow.files import check_writable
+from stableflow.images import comparison_grid, save_png, to_pil
+from stableflow.interventions.blend import WHOLE_FLOW
+from stableflow.jobs.on_ray import run_on_ray
+from stableflow.jobs.run import Shard
+from stableflow.models.base import FlowModel
+from stableflow.reports.figures import save_figure
+from stableflow.reports.vitality import vitality_figure, windows_figure
+from stableflow.vital.choice import choose, parse_choice
+from stableflow.vital.compare import jaccard, rank_correlation
+from stableflow.vital.measure import Measurer, VitalityJob, measured_size
+from stableflow.vital.presets import Preset, all_presets, known_preset
+from stableflow.vital.prompt_sets import PROMPT_SETS, prompt_set, read_prompts
+from stableflow.vital.protocol import PROTOCOLS, Protocol
+from stableflow.vital.similarity import DEFAULT_ENCODER, SIMILARITIES
+from stableflow.vital.vitality import Vitality
+from stableflow.vital.windows import measure_windows
+
+
+class MeasureByDefault(TyperGroup):
+    """`vital MODEL` is short for `vital measure MODEL`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = ["measure", *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=MeasureByDefault,
+    help="Which layers are vital: `vital MODEL` measures, `vital show` and `vital compare` read.",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="tiny (bundled), a folder, a file, or a hub id.")],
+    protocol: Annotated[str, typer.Option("--protocol", help=f"{', '.join(PROTOCOLS)}.")] = "exact",
+    prompts: Annotated[
+        str | None, typer.Option("--prompts", help=f"{', '.join(PROMPT_SETS)}, or a file [the preset's, or diverse].")
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", help="How many of the prompts [64].")] = None,
+    similarity: Annotated[
+        list[str] | None, typer.Option("--similarity", "-s", help=f"{', '.join(SIMILARITIES)}; the first chooses.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help=f"Folder or hub id [the preset's, or {DEFAULT_ENCODER}].")
+    ] = None,
+    choice: Annotated[str, typer.Option("--choose", help="gap, top:COUNT or threshold:VALUE.")] = "gap",
+    steps: Annotated[int | None, typer.Option("--steps", help="Euler steps [15].")] = None,
+    guidance: Annotated[float | None, typer.Option("--guidance", help="[the model's]")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first prompt.")] = 0,
+    batch: Annotated[int | None, typer.Option("--batch", help="Prompts that run together [1].")] = None,
+    out: o.Out = Path("out/vital"),
+    windows: Annotated[int, typer.Option("--windows", help="Also measure in so many windows of steps.")] = 0,
+    strips: Annotated[int, typer.Option("--strips", help="Draw every layer's bypass for so many prompts.")] = 0,
+    shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
+    ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0,
+    device: o.Device = "auto",
+    dtype: o.Dtype = None,
+    offload: o.Offload = "none",
+    components: o.Components = o.FLUX_DEV,
+    lora: o.Lora = None,
+    offline: o.Offline = False,
+    max_sequence_length: o.TextLength = None,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    form: o.OutputFormat = Format.text,
+) -> None:
+    """Bypass each layer and see how much the picture changes. Stopped at any time, the same command goes on."""
+    reporter = Reporter(quiet=quiet, form=form)
+    settings = _protocol(protocol, count, steps, guidance, seed, batch)
+    rule = parse_choice(choice)
+    texts = None if prompts is None else _prompts(prompts)
+    part = Shard.parse(shard) if shard else Shard.of_torchrun()
+    if not dry_run:
+        check_writable(out)
+    reporter.say(f"loading {model} ...")
+    arguments = (model, device, dtype, offload, components, lora, offline, max_sequence_length)
+    loaded = o.open_model(*arguments)
+    preset = known_preset(loaded)
+    texts = texts or prompt_set(preset.prompts if preset else "diverse")
+    names = tuple(similarity or ["dino_cls", "dino_patch"])
+    encoder = encoder or (preset.encoder if preset else DEFAULT_ENCODER)
+    job = VitalityJob(
+        loaded,
+        texts,
+        settings,
+        [SIMILARITIES[name](encoder) for name in names],
+        choice=rule,
+        folder=None if dry_run else out,
+    )
+    if dry_run:
+        plan = _plan(job, windows)
+        reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
+        return
+    if ray:
+        if settings.racing or part.count > 1:
+            raise InputError("--ray runs the exact protocol on all cells; leave --shard out and use --protocol exact.")
+        with reporter.counter("measuring") as told:
+            opening = partial(open_measurer, arguments, job.prompts, settings, names, encoder)
+            run_on_ray(job.tasks(), opening, job.cells, workers=ray, told=told)
+    with reporter.counter("measuring") as told:
+        if not job.run(shard=part, told=told):
+            reporter.result(
+                {"done": len(job.cells)}, [f"shard {part.number}/{part.count} is done; {out} waits for the others"]
+            )
+            return
+    vitality = job.result()
+    files = [out / "vitality.json", save_figure(vitality_figure(vitality), out / "vitality.png")]
+    vitality.save(files[0])
+    files += _strips(job, strips, out)
+    if windows:
+        with reporter.counter("measuring windows") as told:
+            by_time = measure_windows(job, windows, told=told)
+        assert by_time is not None
+        grid = loaded.time_grid(settings.num_steps, *measured_size(loaded, settings))
+        files.append(save_figure(windows_figure(by_time, grid, model=loaded.name), out / "windows.png"))
+    _report(vitality, files, reporter)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A vitality.json, or a model's name in the presets.")],
+    form: o.OutputFormat = Format.text,
+) -> None:
+    """Show a measurement, or the preset of a model."""
+    reporter = Reporter(quiet=True, form=form)
+    if Path(name).is_file():
+        _report(Vitality.load(name), [], reporter)
+        return
+    preset = _preset(name)
+    values = dataclasses.asdict(preset)
+    reporter.result(values, [f"{key}: {_shown(value)}" for key, value in values.items() if value is not None])
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A vitality.json.")],
+    b: Annotated[str, typer.Argument(help="Another; of the same number of layers.")],
+    form: o.OutputFormat = Format.text,
+) -> None:
+    """Compare two measurements: rank correlation of all layers, overlap of the chosen sets."""
+    first, second = Vitality.load(a), Vitality.load(b)
+    values = {
+        "rank correlation": round(rank_correlation(first.mean, second.mean), 4),
+        "jaccard": round(jaccard(first.chosen, second.chosen), 4),
+        "chosen": [list(first.chosen), list(second.chosen)],
+        "passes": [first.passes, second.passes],
+    }
+    Reporter(quiet=True, form=form).result(values, [f"{key}: {_shown(value)}" for key, value in values.items()])
+
+
+def open_measurer(
+    arguments: tuple, prompts: tuple[str, ...], protocol: Protocol, similarities: tuple[str, ...], encoder: str
+) -> Measurer:
+    """Load everything that a worker process needs."""
+    torch.set_num_threads(1)
+    return Measurer(o.open_model(*arguments), prompts, protocol, [SIMILARITIES[name](encoder) for name in similarities])
+
+
+def _protocol(
+    name: str, count: int | None, steps: int | None, guidance: float | None, seed: int, batch: int | None
+) -> Protocol:
+    given = {"prompts": count, "num_steps": steps, "guidance_scale": guidance, "first_seed": seed, "batch": batch}
+    return dataclasses.replace(PROTOCOLS[name], **{key: value for key, value in given.items() if value is not None})
+
+
+def _prompts(name: str) -> tuple[str, ...]:
+    return prompt_set(name) if name in PROMPT_SETS else read_prompts(name)
+
+
+def _preset(name: str) -> Preset:
+    found = [preset for preset in all_presets() if name in preset.names]
+    if not found:
+        known = ", ".join(preset.names[0] for preset in all_presets())
+        raise InputError(
+            f"{name!r} is neither a vitality file nor a model with a preset ({known}). "
+            f"Measure it: stableflow vital {name}"
+        )
+    return found[0]
+
+
+def _plan(job: VitalityJob, windows: int) -> dict[str, Any]:
+    """What the measurement would do; the time is estimated from two passes of the model."""
+    layers, prompts, protocol = len(job.model.layers), len(job.prompts), job.protocol
+    rows = prompts * (1 + layers * (1 + windows))
+    quick = Measurer(job.model, job.prompts, dataclasses.replace(protocol, num_steps=2), [])
+    numbers = job.batches()[0]
+    quick.draw(numbers, (), WHOLE_FLOW)
+    started = time.perf_counter()
+    quick.draw(numbers, (), WHOLE_FLOW)
+    a_pass = (time.perf_counter() - started) / (2 * len(numbers))
+    plan = {
+        "model": job.model.name,
+        "size": "x".join(map(str, reversed(measured_size(job.model, protocol)))),
+        "runs": rows,
+        "passes": rows * protocol.num_steps,
+        "minutes": round(rows * protocol.num_steps * a_pass / 60, 1),
+        "memory, GB": round(_peak_bytes(job.model) / 1e9, 2),
+    }
+    return plan | ({"note": "an upper bound; a race stops early"} if protocol.racing else {})
+
+
+def _peak_bytes(model: FlowModel) -> int:
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _strips(job: VitalityJob, count: int, out: Path) -> list[Path]:
+    """A picture for each of the first prompts: the reference, then each layer bypassed."""
+    files = []
+    for number in range(min(count, len(job.prompts))):
+        sets = [(), *((layer.index,) for layer in job.model.layers)]
+        images = [job.measurer.draw((number,), layers, WHOLE_FLOW).images[0] for layers in sets]
+        labels = [job.prompts[number], *(f"without layer {layer.index} ({layer.kind})" for layer in job.model.layers)]
+        path = out / f"strip-{number + 1}.png"
+        save_png(path, comparison_grid([to_pil(image) for image in images], labels, columns=min(len(sets), 10)))
+        files.append(path)
+    return files
+
+
+def _report(vitality: Vitality, files: list[Path], reporter: Reporter) -> None:
+    low, high = vitality.interval()
+    stability, chosen = vitality.stability(), vitality.chosen
+    rows = [
+        {
+            "layer": layer,
+            "kind": vitality.kinds[layer],
+            "vitality": round(float(vitality.mean[layer]), 4),
+            "interval": [round(float(low[layer]), 4), round(float(high[layer]), 4)],
+            "stability": round(float(stability[layer]), 3),
+            "chosen": layer in chosen,
+            "flag": vitality.flags.get(layer, ""),
+        }
+        for layer in range(len(vitality.mean))
+    ]
+    others = {name: list(choose(s.nanmean(dim=1), vitality.choice)) for name, s in vitality.by_similarity.items()}
+    lines = [
+        f"{row['layer']:3d} {row['kind']}  {row['vitality']:.3f}  [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]"
+        f"  in the set {row['stability']:.0%}{'  *' if row['chosen'] else ''}  {row['flag']}".rstrip()
+        for row in rows
+    ]
+    lines += [f"vital by {vitality.choice}, {name}: {_shown(layers)}" for name, layers in others.items()]
+    lines += [f"{vitality.passes} passes over {len(vitality.prompts)} prompts", *map(str, files)]
+    values = {"layers": rows, "chosen": others, "passes": vitality.passes, "files": [str(file) for file in files]}
+    reporter.result(values, lines)
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,63 @@
+"""What every editor does around its passes of the model: encode prompts, draw noise, count evaluations, decode."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stableflow.editing.source import Source
+from stableflow.errors import InputError
+from stableflow.models.base import Conditioning, FlowModel, Guidance
+from stableflow.types import Images, Latents
+
+
+class CountedVelocity:
+    """The model's velocity under one conditioning, counting evaluations."""
+
+    def __init__(self, model: FlowModel, conditioning: Conditioning, guidance_scale: Guidance):
+        self._model = model
+        self._conditioning = conditioning
+        self._guidance_scale = guidance_scale
+        self.nfe = 0
+
+    def __call__(self, latents: Tensor, t: float) -> Tensor:
+        self.nfe += 1
+        return self._model.velocity(latents, t, self._conditioning, guidance_scale=self._guidance_scale)
+
+
+def encode_prompts(model: FlowModel, prompts: str | Sequence[str] | Conditioning) -> Conditioning:
+    """Return the conditioning of one or more prompts; one that is encoded already passes through.
+
+    Raises:
+        InputError: There is no prompt, or one is empty.
+    """
+    if isinstance(prompts, Conditioning):
+        return prompts
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts:
+        raise InputError("No prompt was given; pass at least one edited prompt.")
+    for text in texts:
+        if not text.strip():
+            raise InputError("A prompt is empty; describe the picture in words, such as 'a dog on the grass'.")
+    return model.encode_prompt(texts)
+
+
+def standard_noise(generator: torch.Generator, shape: Sequence[int], device: torch.device) -> Latents:
+    """Return the next noise of a CPU generator: the same on every device."""
+    return torch.randn(tuple(shape), generator=generator).to(device)
+
+
+def decode(model: FlowModel, latents: Latents, size: Sequence[int]) -> Images:
+    """Return pictures on the CPU, cut to (height, width)."""
+    height, width = size
+    return model.decode_latents(latents)[..., :height, :width].cpu()
+
+
+def dtype_name(model: FlowModel) -> str:
+    """Return the compute type as fingerprints write it."""
+    return str(model.dtype).removeprefix("torch.")
+
+
+def require_same_model(model: FlowModel, source: Source) -> None:
+    """Raise FingerprintError unless the source was made with this checkpoint in this type."""
+    source.fingerprint.require(checkpoint=model.checkpoint_hash(), dtype=dtype_name(model))

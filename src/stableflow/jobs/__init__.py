@@ -1,0 +1,1 @@
+"""Long jobs as many small results that survive being killed."""

@@ -1,0 +1,84 @@
+"""The results of a long job: one small file a cell, each there whole or not at all."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stableflow.errors import InputError, LoadError
+from stableflow.files import write_text_atomic
+
+Record = Mapping[str, Any]
+"""What one cell found, as JSON values."""
+
+
+class Cells:
+    """Records by key; a job that is started again finds here what it has done already.
+
+    Args:
+        folder: Where they are kept; None keeps them in memory only.
+        job: Every setting that the numbers depend on. A folder belongs to one job.
+
+    Raises:
+        InputError: The folder holds cells of another job; names what differs.
+        LoadError: A file in it is damaged.
+    """
+
+    def __init__(self, folder: Path | None, job: Record):
+        self.folder = folder
+        self._records: dict[str, Record] = {}
+        if folder is None:
+            return
+        described = json.loads(json.dumps(job))
+        path = folder / "job.json"
+        if path.exists():
+            _require_same(_read(path), described, folder)
+        else:
+            write_text_atomic(path, json.dumps(described, indent=1) + "\n")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other processes have added to the folder."""
+        if self.folder is not None:
+            for path in (self.folder / "cells").glob("*.json"):
+                if path.stem not in self._records:
+                    self._records[path.stem] = _read(path)
+
+    def put(self, key: str, record: Record) -> None:
+        """Keep one result; `key` names its file."""
+        if self.folder is not None:
+            write_text_atomic(self.folder / "cells" / f"{key}.json", json.dumps(record) + "\n")
+        self._records[key] = record
+
+    def has(self, keys: Iterable[str]) -> bool:
+        """Whether all of these are done."""
+        return all(key in self._records for key in keys)
+
+    def __getitem__(self, key: str) -> Record:
+        return self._records[key]
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{path} is damaged ({error}). Delete it; the job then makes it again.") from error
+
+
+def _require_same(there: Record, here: Record, folder: Path) -> None:
+    names = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+    if names:
+        shown = "; ".join(
+            f"{name} is {_short(there.get(name))} there and {_short(here.get(name))} here" for name in names
+        )
+        raise InputError(
+            f"{folder} holds another job: {shown}. Its numbers must not be mixed: choose another folder, or delete it."
+        )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

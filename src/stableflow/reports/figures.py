@@ -1,0 +1,34 @@
+"""Opening and writing figures; matplotlib is an extra."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stableflow.errors import MissingExtraError
+from stableflow.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DPI = 130
+
+
+def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any) -> tuple["Figure", Any]:
+    """Return a figure of this size in inches and its axes, (rows, columns).
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("Figures need matplotlib: pip install 'stableflow[bench]'.") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **grid)
+
+
+def save_figure(figure: "Figure", path: str | Path) -> Path:
+    """Write a figure as PNG or SVG, by the ending of `path`; whole or not at all."""
+    path = Path(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix(".") or "png", dpi=DPI)
+    return path

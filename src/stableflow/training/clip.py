@@ -1,0 +1,131 @@
+"""A small CLIP: pictures and captions in one space, trained by contrast on the world's scenes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel
+
+from stableflow.scenes import ATTRIBUTES, Scene, caption, edit, sample_split
+from stableflow.training.classifier import degrade
+from stableflow.training.data import VALIDATION_SEED, SceneData
+from stableflow.training.export import export_encoder
+from stableflow.training.loop import draw_index, fit
+from stableflow.training.parallel import World
+from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
+
+LARGEST_LOGIT_SCALE = 4.6052  # ln 100, as CLIP caps it
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """Shape and training of the CLIP.
+
+    Args:
+        full_share: Of the captions that name everything; the others leave attributes out, as the flow's do.
+        noise: The largest deviation of the noise on the pictures.
+    """
+
+    width: int = 128
+    layers: int = 4
+    patch: int = 8
+    num_steps: int = 2000
+    batch: int = 160
+    peak: float = 1e-3
+    full_share: float = 0.7
+    noise: float = 0.06
+    seed: int = 4
+
+
+def make_clip(settings: ClipSettings, size: int) -> Any:
+    shape = {
+        "hidden_size": settings.width,
+        "intermediate_size": 4 * settings.width,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": 4,
+        "projection_dim": settings.width,
+    }
+    text = {
+        "vocab_size": len(words()),
+        "max_position_embeddings": TEXT_TOKENS,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 2,
+    }
+    return CLIPModel(
+        CLIPConfig(
+            text_config={**shape, **text},
+            vision_config={**shape, "image_size": size, "patch_size": settings.patch},
+            projection_dim=settings.width,
+        )
+    )
+
+
+def train_clip(folder: Path, data: SceneData, settings: ClipSettings, world: World) -> Any:
+    """Train or resume in one process; writes folder / "clip" in transformers' layout, float16."""
+    size = data.images.shape[1]
+    torch.manual_seed(settings.seed)
+    model = make_clip(settings, size).to(world.device).train()
+    full = torch.tensor([tokenize(caption(sample_split(seed, held=False))) for seed in range(len(data.images))])
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+        index = draw_index(len(data.images), settings.batch, generator)
+        which = torch.randint(data.tokens.shape[1], index.shape, generator=generator)
+        told_all = torch.rand(index.shape, generator=generator) < settings.full_share
+        captions = torch.where(told_all[:, None], full[index], data.tokens[index, which]).to(world.device)
+        images = degrade(data.pixels(index) / 2 + 0.5, settings.noise, step, generator) * 2 - 1
+        with torch.autocast(world.device.type, torch.bfloat16):
+            output = model(input_ids=captions, pixel_values=images.to(world.device))
+        return contrastive_loss(output.logits_per_image.float(), captions)
+
+    fit(
+        "clip",
+        model,
+        loss_of,
+        num_steps=settings.num_steps,
+        peak=settings.peak,
+        seed=settings.seed,
+        folder=folder,
+        world=world,
+    )
+    export_encoder(model.eval(), folder / "clip", size=size, processor="CLIPImageProcessor")
+    make_tokenizer().save_pretrained(folder / "clip")
+    return model.float()
+
+
+def contrastive_loss(logits: Tensor, captions: Tensor) -> Tensor:
+    """Symmetric cross-entropy of every picture against every caption; equal captions are all right.
+
+    Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021),
+    arXiv:2103.00020, with the targets shared among equal captions, which a small world has many of.
+    """
+    same = (captions[:, None] == captions[None]).all(-1).float()
+    targets = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+@torch.no_grad()
+def zero_shot_accuracy(model: Any, data: SceneData) -> dict[str, float]:
+    """Return how often the full caption with the right value beats those with the other values, on held-out renders."""
+    scenes = [sample_split(VALIDATION_SEED + i, held=True) for i in range(len(data.images))]
+    images = data.pixels(torch.arange(len(scenes)))
+    pictures = torch.cat([_image_features(model, part) for part in images.split(200)])
+    return {
+        name: sum(_reads(model, picture, scene, name) for picture, scene in zip(pictures, scenes)) / len(scenes)
+        for name in ATTRIBUTES
+    }
+
+
+def _reads(model: Any, picture: Tensor, scene: Scene, name: str) -> bool:
+    texts = [caption(edit(scene, **{name: value})) for value in ATTRIBUTES[name]]
+    features = F.normalize(model.text_projection(model.text_model(torch.tensor([*map(tokenize, texts)])).pooler_output))
+    return ATTRIBUTES[name][int((features @ picture).argmax())] == getattr(scene, name)
+
+
+def _image_features(model: Any, images: Tensor) -> Tensor:
+    return F.normalize(model.visual_projection(model.vision_model(images).pooler_output))

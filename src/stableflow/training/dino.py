@@ -1,0 +1,113 @@
+"""A small DINOv2-shaped encoder for perceptual distances.
+
+It is not self-supervised: its class token and the mean of its patch tokens learn to tell every captioned and hidden
+property of a scene, which is what a distance between pictures of this world should see. The heads are then dropped.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import Dinov2Config, Dinov2Model
+
+from stableflow.scenes import sample_split
+from stableflow.scenes.world import CONTINUOUS
+from stableflow.training.classifier import HEADS, degrade, label_tensors
+from stableflow.training.data import VALIDATION_SEED, SceneData
+from stableflow.training.export import export_encoder
+from stableflow.training.loop import draw_index, fit
+from stableflow.training.parallel import World
+
+
+@dataclass(frozen=True)
+class DinoSettings:
+    """Shape and training; `noise` is the largest deviation of the noise on the pictures."""
+
+    width: int = 128
+    layers: int = 4
+    patch: int = 8
+    num_steps: int = 2500
+    batch: int = 96
+    peak: float = 1e-3
+    noise: float = 0.06
+    seed: int = 5
+
+
+class Reader(nn.Module):
+    """An encoder with linear heads on its class token and on the mean of its patches."""
+
+    def __init__(self, settings: DinoSettings, size: int):
+        super().__init__()
+        self.encoder = Dinov2Model(
+            Dinov2Config(
+                image_size=size,
+                patch_size=settings.patch,
+                hidden_size=settings.width,
+                num_hidden_layers=settings.layers,
+                num_attention_heads=4,
+                mlp_ratio=4,
+            )
+        )
+        outputs = sum(map(len, HEADS.values())) + 2 * len(CONTINUOUS)
+        self.class_head = nn.Linear(settings.width, outputs)
+        self.patch_head = nn.Linear(settings.width, outputs)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.encoder(pixel_values=images).last_hidden_state
+        return self.class_head(tokens[:, 0]), self.patch_head(tokens[:, 1:].mean(1))
+
+
+def train_dino(folder: Path, data: SceneData, settings: DinoSettings, world: World) -> Reader:
+    """Train or resume in one process; writes folder / "dinov2" in transformers' layout, float16."""
+    size = data.images.shape[1]
+    torch.manual_seed(settings.seed)
+    model = Reader(settings, size).to(world.device).train()
+    labels, circle = _targets(len(data.images), first=0, held=False)
+
+    def loss_of(step: int, generator: torch.Generator) -> Tensor:
+        index = draw_index(len(data.images), settings.batch, generator)
+        images = degrade(data.pixels(index) / 2 + 0.5, settings.noise, step, generator) * 2 - 1
+        with torch.autocast(world.device.type, torch.bfloat16):
+            by_class, by_patches = model(images.to(world.device))
+        chosen = {name: values[index].to(world.device) for name, values in labels.items()}
+        points = circle[index].to(world.device)
+        return _loss(by_class.float(), chosen, points) + _loss(by_patches.float(), chosen, points)
+
+    fit(
+        "dinov2",
+        model,
+        loss_of,
+        num_steps=settings.num_steps,
+        peak=settings.peak,
+        seed=settings.seed,
+        folder=folder,
+        world=world,
+    )
+    export_encoder(model.encoder.eval(), folder / "dinov2", size=size, processor="BitImageProcessor")
+    return model.float()
+
+
+def _targets(count: int, *, first: int, held: bool) -> tuple[dict[str, Tensor], Tensor]:
+    """Return class labels, and the continuous properties as points on the circle they live on."""
+    scenes = [sample_split(first + i, held=held) for i in range(count)]
+    angles = 2 * math.pi * torch.tensor([[getattr(scene, name) for name in CONTINUOUS] for scene in scenes])
+    return label_tensors(scenes), torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _loss(output: Tensor, labels: dict[str, Tensor], circle: Tensor) -> Tensor:
+    parts = output.split([len(HEADS[name]) for name in labels] + [circle.shape[1]], dim=1)
+    classes = torch.stack([F.cross_entropy(part, label) for part, label in zip(parts, labels.values())]).sum()
+    return classes + F.mse_loss(parts[-1], circle.to(output))
+
+
+@torch.no_grad()
+def probe_accuracy(model: Reader, data: SceneData) -> dict[str, float]:
+    """Return how often the head on the class token reads each property of held-out renders right."""
+    labels, _ = _targets(len(data.images), first=VALIDATION_SEED, held=True)
+    images = data.pixels(torch.arange(len(data.images)))
+    outputs = torch.cat([model.eval()(part)[0] for part in images.split(200)])
+    parts = outputs.split([len(HEADS[name]) for name in labels] + [2 * len(CONTINUOUS)], dim=1)
+    return {name: (part.argmax(1) == labels[name]).float().mean().item() for name, part in zip(labels, parts)}

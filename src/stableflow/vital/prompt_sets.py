@@ -1,0 +1,45 @@
+"""The prompts that vitality is measured on."""
+
+from importlib import resources
+from pathlib import Path
+
+from stableflow.errors import InputError, unknown_name
+
+PROMPT_SETS = ("diverse", "scenes")
+"""Shipped sets of 64: over people, animals, objects, scenes, text and styles; and in the bundled model's words."""
+
+LARGEST_FILE = 1_000_000  # bytes
+
+
+def prompt_set(name: str) -> tuple[str, ...]:
+    """Return a shipped set."""
+    if name not in PROMPT_SETS:
+        raise unknown_name("prompt set", name, PROMPT_SETS)
+    return _lines((resources.files("stableflow.vital") / "prompts" / f"{name}.txt").read_text(encoding="utf-8"))
+
+
+def read_prompts(path: str | Path) -> tuple[str, ...]:
+    """Read a text file of one prompt a line; empty lines and lines that begin with # are passed over.
+
+    Raises:
+        InputError: The file is missing, not text, too large or has no prompt in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no prompt file {path}. Give a text file with one prompt a line.")
+    if (size := path.stat().st_size) > LARGEST_FILE:
+        raise InputError(
+            f"{path} has {size:,} bytes; a prompt file has at most {LARGEST_FILE:,}. Is it the right file?"
+        )
+    try:
+        prompts = _lines(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}. Give a text file with one prompt a line.") from error
+    if not prompts:
+        raise InputError(f"{path} holds no prompt. Write one a line; lines that begin with # are passed over.")
+    return prompts
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))

@@ -1,0 +1,51 @@
+"""How vitality is measured: the paper's protocol, and quicker ones that say how far they are from it."""
+
+from dataclasses import dataclass
+
+from stableflow.errors import InputError
+from stableflow.registry import Registry
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of a measurement.
+
+    Args:
+        prompts: How many, from the first of the set.
+        num_steps: Euler steps.
+        batch: Prompts that run together; part of the protocol, since a batch decides the last digits.
+        scale: Height and width as a share of the model's own.
+        guidance_scale: The model's usual one when None.
+        first_seed: Prompt i is drawn from the noise of seed first_seed + i, in all of its runs.
+        racing: Stop measuring a layer once it is clear on which side of the boundary it lies.
+        confidence: Of that decision, over all layers together.
+        least: Prompts that every layer is measured on before any is decided, under racing.
+    """
+
+    prompts: int = 64
+    num_steps: int = 15
+    batch: int = 1
+    scale: float = 1.0
+    guidance_scale: float | None = None
+    first_seed: int = 0
+    racing: bool = False
+    confidence: float = 0.95
+    least: int = 4
+
+    def __post_init__(self) -> None:
+        if self.prompts < 2:
+            raise InputError(
+                f"Vitality needs at least 2 prompts for an interval (the paper uses 64), got {self.prompts}."
+            )
+        if self.num_steps < 1 or self.batch < 1:
+            raise InputError(f"num_steps and batch must be 1 or more, got {self.num_steps} and {self.batch}.")
+        if not 0 < self.scale <= 1:
+            raise InputError(f"scale must lie in (0, 1], got {self.scale}.")
+        if not 0 < self.confidence < 1 or self.least < 2:
+            raise InputError(f"confidence lies in (0, 1) and least is 2 or more, got {self.confidence}, {self.least}.")
+
+
+PROTOCOLS: Registry[Protocol] = Registry("protocol")
+PROTOCOLS.register("exact")(Protocol())
+PROTOCOLS.register("racing")(Protocol(racing=True))
+PROTOCOLS.register("fast")(Protocol(prompts=16, num_steps=4, racing=True))

@@ -7,7 +7,11 @@ import pytest
 import torch
 
 import stableflow as sf
-from stableflow.benchmarks.scene_edits import drawn_sources, run_edits, scene_edits, summarise
+from stableflow.benchmarks.datasets.scenes import load_scenes
+from stableflow.benchmarks.judges import SceneJudge
+from stableflow.benchmarks.run import Benchmark
+from stableflow.benchmarks.settings import layers
+from stableflow.benchmarks.summary import summarise
 from stableflow.flow.integrate import integrate
 from stableflow.flow.inversion import AlignedReplay
 from stableflow.metrics.attributes import AttributeClassifier
@@ -76,15 +80,13 @@ def test_captions_are_obeyed(tiny, classifier):
 
 def test_plain_reprompting_loses_the_source_and_injection_keeps_more(tiny, classifier):
     """The main trap: without this gap the bundled model would have nothing to show."""
-    editor, cases = sf.StableFlow(tiny), scene_edits(42)
-    sources = drawn_sources(editor, cases)
-    kept = {
-        name: summarise(run_edits(editor, classifier, cases, sources, real=False, **settings)[0])
-        for name, settings in {"none": {"layers": []}, "vital": {}}.items()
-    }
-    assert kept["none"]["hidden_kept"][0] < 0.85
-    assert kept["vital"]["hidden_kept"][0] > kept["none"]["hidden_kept"][0]
-    assert kept["vital"]["psnr"][0] > kept["none"]["psnr"][0] + 1
+    cases, edits = load_scenes(40, real=False)
+    benchmark = Benchmark(tiny, "scenes", cases, layers(tiny)[:2], [SceneJudge(edits, classifier)])
+    benchmark.run()
+    kept = summarise(benchmark.records())
+    assert kept["none"]["hidden_kept"].mean < 0.85
+    assert kept["vital"]["hidden_kept"].mean > kept["none"]["hidden_kept"].mean
+    assert kept["vital"]["psnr"].mean > kept["none"]["psnr"].mean + 1
 
 
 def test_a_real_picture_comes_back(tiny):

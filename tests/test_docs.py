@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,20 +38,6 @@ def test_the_demo(workplace):
     runpy.run_path(str(ROOT / "examples" / "demo.py"))["main"](workplace / "demo")
     for kind in ("generated", "real"):
         assert len(list((workplace / "demo" / kind).glob("edit_*.png"))) >= 4
-
-
-def test_the_comparison_of_editors(workplace):
-    script, folder = ROOT / "examples" / "compare_editors.py", workplace / "compare"
-    done = subprocess.run([sys.executable, script, "2", folder], check=True, capture_output=True, text=True)
-    assert all(f"| {name} |" in done.stdout for name in runpy.run_path(str(script))["METHODS"])
-    assert (folder / "editors.png").exists()
-
-
-def test_the_comparison(workplace):
-    compare = runpy.run_path(str(ROOT / "examples" / "compare_layers.py"))["compare"]
-    for real in (False, True):
-        compare(2, workplace / "compare", real=real)
-    assert (workplace / "compare" / "drawn.png").exists()
 
 
 def test_the_attention_figure(workplace, capsys):

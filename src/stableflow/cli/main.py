@@ -9,7 +9,7 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stableflow.cli import doctor, edit, invert, maps, scenes, train, vital
+from stableflow.cli import bench, doctor, edit, invert, maps, scenes, train, vital
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
 FAILED, USAGE = 1, 2
@@ -29,6 +29,8 @@ app.command("edit")(edit.edit)
 app.command("invert")(invert.invert)
 app.add_typer(vital.app, name="vital")
 app.command("maps")(maps.maps)
+app.command("bench")(bench.bench)
+app.command("report")(bench.report)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)

@@ -62,7 +62,7 @@ class CaptureAttention:
         return [AttentionHook(layers[index], partial(self._capture, index)) for index in self.layers]
 
     def _capture(self, layer: int, forward: Forward, queries: Tensor, keys: Tensor) -> None:
-        if not self.t_window[0] <= forward.t <= self.t_window[1]:
+        if forward.branch != "conditional" or not self.t_window[0] <= forward.t <= self.t_window[1]:
             return
         chosen = queries[:, self._positions(forward.layout)]
         self.keep(forward, layer, attention_rows(chosen, keys))

@@ -1,7 +1,7 @@
 """The results of a long job: one small file a cell, each there whole or not at all."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Cells:
     """
 
     def __init__(self, folder: Path | None, job: Record):
-        self.folder = folder
+        self.folder, self.job = folder, job
         self._records: dict[str, Record] = {}
         if folder is None:
             return
@@ -36,6 +36,15 @@ class Cells:
         else:
             write_text_atomic(path, json.dumps(described, indent=1) + "\n")
         self.refresh()
+
+    @staticmethod
+    def open(folder: Path) -> "Cells":
+        """Open a job that is there already, to read it."""
+        return Cells(folder, _read(folder / "job.json"))
+
+    def values(self) -> Iterator[Record]:
+        """Return every record, in no order."""
+        return iter(self._records.values())
 
     def refresh(self) -> None:
         """Read what other processes have added to the folder."""

@@ -193,9 +193,8 @@ class FluxModel:
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
-    attention = block.attn
-    projections = partial(projections_of, [attention], index)
-    return Layer(index, kind, block, projections, text_and_image, partial(_watch, attention))
+    projections = partial(projections_of, [block.attn], index)
+    return Layer(index, kind, block, projections, text_and_image, partial(_watch, block.attn))
 
 
 def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:

@@ -1,0 +1,44 @@
+"""Held-out scenes of the synthetic world: edits whose right answer is known to the pixel."""
+
+from collections.abc import Mapping
+
+from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.scene_edits import ALL_KINDS, SceneEdit, scene_edits
+from stableflow.scenes import changed_region, render
+
+CATEGORIES: Mapping[str, str] = {
+    "pose": "non-rigid",
+    "companion": "object addition",
+    "hat": "accessory",
+    "place": "background",
+    "colour": "colour",
+    "subject": "object replacement",
+    "time": "time of day",
+    "removal": "removal",
+}
+"""By the kind of edit."""
+
+
+def load_scenes(count: int, *, real: bool, size: int = 64) -> tuple[list[Case], dict[str, SceneEdit]]:
+    """Return cases, each kind of edit in turn, and the scenes behind them by case id.
+
+    Args:
+        real: The source is the scene's render, with the exact target and the exactly changed region; else it is drawn
+            by the model from the caption, and only words and properties are known.
+        size: Of the renders, in pixels.
+    """
+    edits = {f"scene-{i:04d}": edit for i, edit in enumerate(scene_edits(count, kinds=ALL_KINDS))}
+    return [_case(name, edit, real=real, size=size) for name, edit in edits.items()], edits
+
+
+def _case(name: str, edit: SceneEdit, *, real: bool, size: int) -> Case:
+    prompt, edited = edit.prompts
+    shared = {"id": name, "prompt": prompt, "edits": (edited,), "category": CATEGORIES[edit.kind]}
+    if not real:
+        return Case(**shared, seed=edit.seed)
+    return Case(
+        **shared,
+        image=render(edit.source, size),
+        mask=changed_region(edit.source, edit.target, size),
+        target=render(edit.target, size),
+    )

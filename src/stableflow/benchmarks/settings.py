@@ -1,0 +1,163 @@
+"""What a benchmark compares: editors with their settings, one setting a point."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stableflow.models.base import FlowModel
+from stableflow.registry import Registry
+from stableflow.vital.presets import VITAL, resolve_layers
+
+PLAIN = "stable-flow"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of editing.
+
+    Args:
+        name: Unique in its set; what tables call it.
+        editor: A name in `EDITORS`.
+        options: Of the editor.
+        source: Of `generate` or `invert`, where they differ from the defaults.
+        edit: Of `edit`.
+        curve: Settings of one curve are joined by a line.
+    """
+
+    name: str
+    editor: str = PLAIN
+    options: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    edit: Mapping[str, Any] = field(default_factory=dict)
+    curve: str = ""
+
+
+SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")
+"""From a name to the settings that a benchmark compares on a model."""
+
+
+def _inject(name: str, layers: Sequence[int], **edit: Any) -> Setting:
+    curve = edit.pop("curve", "")
+    return Setting(name, edit={"layers": list(layers), **edit}, curve=curve)
+
+
+def _groups(model: FlowModel) -> tuple[list[int], list[int], list[int]]:
+    """Vital layers, the others, all."""
+    vital, every = list(resolve_layers(model, VITAL)), list(range(len(model.layers)))
+    return vital, [layer for layer in every if layer not in vital], every
+
+
+@SETTINGS.register("layers")
+def layers(model: FlowModel) -> list[Setting]:
+    """The paper's ablation: none, vital, non-vital, all; and as many of the last non-vital layers as vital ones."""
+    vital, others, every = _groups(model)
+    return [
+        _inject("none", []),
+        _inject("vital", vital),
+        _inject("non-vital", others),
+        _inject("all", every),
+        _inject("last non-vital", others[-len(vital) :]),
+    ]
+
+
+@SETTINGS.register("quick")
+def quick(model: FlowModel) -> list[Setting]:
+    """None, vital, non-vital, all, and two other editors."""
+    flowedit = Setting("flowedit", "flowedit", {"target_guidance_scale": 3.5})
+    return [*layers(model)[:4], Setting("sdedit 0.8", "sdedit", {"strength": 0.8}), flowedit]
+
+
+@SETTINGS.register("editors")
+def editors(model: FlowModel) -> list[Setting]:
+    """Stable Flow beside the other editors, each with its own defaults and with what suits the bundled model."""
+    vital, _, _ = _groups(model)
+    late = {"gamma": 0.0, "inversion_prompt": None, "t_window": (0.85, 1.0)}
+    return [
+        _inject("none", []),
+        _inject("vital", vital),
+        _inject("vital, t 1-0.6", vital, t_window=(0.6, 1.0)),
+        Setting("sdedit 0.7", "sdedit", {"strength": 0.7}, curve="sdedit"),
+        Setting("sdedit 0.8", "sdedit", {"strength": 0.8}, curve="sdedit"),
+        Setting("sdedit 0.9", "sdedit", {"strength": 0.9}, curve="sdedit"),
+        Setting("flowedit 5.5", "flowedit", {}, curve="flowedit"),
+        Setting("flowedit 3.5", "flowedit", {"target_guidance_scale": 3.5}, curve="flowedit"),
+        Setting("rf-inversion", "rf-inversion", curve="rf-inversion"),
+        Setting("rf-inversion, gamma 0", "rf-inversion", late, curve="rf-inversion"),
+        Setting("rf-solver-edit 4", "rf-solver-edit", {}, curve="rf-solver-edit"),
+        Setting("rf-solver-edit 2", "rf-solver-edit", {"inject_steps": 2}, curve="rf-solver-edit"),
+    ]
+
+
+@SETTINGS.register("windows")
+def windows(model: FlowModel) -> list[Setting]:
+    """Early and late injection in the vital layers, and weights between none and full."""
+    vital, _, _ = _groups(model)
+    early = [
+        _inject(f"vital, t 1-{low:g}", vital, t_window=(low, 1.0), curve="early") for low in (0.9, 0.8, 0.6, 0.4, 0.2)
+    ]
+    late = [_inject(f"vital, t {high:g}-0", vital, t_window=(0.0, high), curve="late") for high in (0.2, 0.4, 0.6, 0.8)]
+    weights = [
+        _inject(f"vital, weight {weight:g}", vital, weight=weight, curve="weight") for weight in (0.25, 0.5, 0.75)
+    ]
+    return [_inject("none", []), *early, *late, *weights, _inject("vital", vital)]
+
+
+RANDOM_SETS = 20
+RANDOM_WINDOWS = (0.8, 0.6, 0.0)
+
+
+@SETTINGS.register("random")
+def random_sets(model: FlowModel) -> list[Setting]:
+    """The vital set against random sets of its size, each over three windows, so that edit rates can be made equal."""
+    vital, _, every = _groups(model)
+    rng = random.Random("random layer sets")
+    sets: dict[str, list[int]] = {"vital": vital}
+    while len(sets) <= RANDOM_SETS:
+        drawn = sorted(rng.sample(every, len(vital)))
+        if drawn not in sets.values():
+            sets[", ".join(map(str, drawn))] = drawn
+    swept = [
+        _inject(f"{name} | t 1-{low:g}", chosen, t_window=(low, 1.0), curve=name)
+        for name, chosen in sets.items()
+        for low in RANDOM_WINDOWS
+    ]
+    return [_inject("none", []), *swept]
+
+
+@SETTINGS.register("single")
+def single_layers(model: FlowModel) -> list[Setting]:
+    """Injection in one layer at a time."""
+    return [_inject("none", []), *(_inject(f"layer {layer.index}", [layer.index]) for layer in model.layers)]
+
+
+@SETTINGS.register("nudging")
+def nudging(model: FlowModel) -> list[Setting]:
+    """Latent nudging from none to too much, real pictures, vital layers."""
+    vital, _, _ = _groups(model)
+    scales = (0.9, 1.0, 1.05, 1.1, 1.15, 1.2, 1.3)
+    return [
+        Setting(f"nudge {scale:g}", source={"nudge_scale": scale}, edit={"layers": vital}, curve="nudging")
+        for scale in scales
+    ]
+
+
+@SETTINGS.register("inversion")
+def inversions(model: FlowModel) -> list[Setting]:
+    """The paper's inversion and aligned replay, solvers and steps; real pictures, vital layers."""
+    vital, _, _ = _groups(model)
+    paper = [
+        Setting(
+            f"paper, {solver}, {steps} steps",
+            source={"inversion": "paper", "solver": solver, "num_steps": steps},
+            edit={"layers": vital},
+            curve=f"paper, {solver}",
+        )
+        for solver in ("fixed_point", "euler", "midpoint", "fireflow")
+        for steps in (15, 50)
+    ]
+    aligned = [
+        Setting(f"aligned, {steps} steps", source={"num_steps": steps}, edit={"layers": vital}, curve="aligned")
+        for steps in (8, 15, 28, 50)
+    ]
+    return aligned + paper

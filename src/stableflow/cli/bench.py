@@ -1,0 +1,151 @@
+"""`stableflow bench` and `stableflow report`: editors under settings, judged, as one page."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.datasets.coco_nonrigid import load_coco_nonrigid
+from stableflow.benchmarks.datasets.flowedit_yaml import load_flowedit_yaml
+from stableflow.benchmarks.datasets.pie_bench import load_pie_bench
+from stableflow.benchmarks.datasets.scenes import load_scenes
+from stableflow.benchmarks.judges import Judge, MetricJudge, SceneJudge
+from stableflow.benchmarks.run import Benchmark
+from stableflow.benchmarks.settings import SETTINGS
+from stableflow.benchmarks.summary import failures, markdown, summarise
+from stableflow.cli import options as o
+from stableflow.cli.output import Format, Reporter
+from stableflow.errors import InputError, unknown_name
+from stableflow.files import check_writable, write_text_atomic
+from stableflow.jobs.cells import Cells
+from stableflow.jobs.run import Shard
+from stableflow.metrics import PSNR, SSIM, Clip, ClipDirection, ClipImage, ClipText, Dino, DinoCls, DinoPatch
+from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.models.load import BUNDLED, bundled_path
+from stableflow.reports.page import Axes, write_page
+
+SCENES = ("scenes", "scenes-real")
+FILES = {"coco-nonrigid": load_coco_nonrigid, "pie-bench": load_pie_bench, "flowedit": load_flowedit_yaml}
+SCENE_AXES = (Axes("hidden_kept", "edited"), Axes("psnr", "edited"))
+PICTURE_AXES = (Axes("clip_img", "clip_dir"), Axes("dino_patch", "clip_txt"))
+SCENE_TABLE = ("edited", "told_kept", "hidden_kept", "psnr", "clip_txt", "clip_img", "clip_dir", "dino_cls")
+
+
+def bench(
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join((*SCENES, *FILES))}.")],
+    model: o.Model = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder or YAML of the data set; scenes need none.")
+    ] = None,
+    settings: Annotated[str, typer.Option("--settings", help=f"{', '.join(SETTINGS)}.")] = "layers",
+    count: Annotated[int, typer.Option("--count", "-n", help="Cases, from the first.")] = 64,
+    clip: Annotated[
+        str | None, typer.Option("--clip", help="CLIP for CLIP_img, _txt, _dir [the bundled, for tiny].")
+    ] = None,
+    dino: Annotated[
+        str | None, typer.Option("--dino", help="DINOv2 for dino_cls, dino_patch [the bundled, for tiny].")
+    ] = None,
+    out: o.Out = Path("out/bench"),
+    shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
+    device: o.Device = "auto",
+    dtype: o.Dtype = None,
+    offload: o.Offload = "none",
+    components: o.Components = o.FLUX_DEV,
+    lora: o.Lora = None,
+    offline: o.Offline = False,
+    max_sequence_length: o.TextLength = None,
+    dry_run: o.DryRun = False,
+    quiet: o.Quiet = False,
+    form: o.OutputFormat = Format.text,
+) -> None:
+    """Edit every case under every setting and judge the edits. Stopped at any time, the same command goes on."""
+    reporter = Reporter(quiet=quiet, form=form)
+    name = model or "tiny"
+    cases, judges = _cases(dataset, data, count)
+    part = Shard.parse(shard) if shard else Shard.of_torchrun()
+    compared = SETTINGS[settings]
+    if not dry_run:
+        check_writable(out)
+    reporter.say(f"loading {name} ...")
+    loaded = o.open_model(name, device, dtype, offload, components, lora, offline, max_sequence_length)
+    judges += _metrics(name, clip, dino, offline=offline, scenes=dataset in SCENES)
+    benchmark = Benchmark(loaded, dataset, cases, compared(loaded), judges, folder=None if dry_run else out)
+    if dry_run:
+        plan = {
+            "cases": len(cases),
+            "settings": [setting.name for setting in benchmark.settings],
+            "trials": len(benchmark.tasks()),
+        }
+        reporter.result(plan, [f"{key}: {value}" for key, value in plan.items()])
+        return
+    with reporter.counter("editing") as told:
+        finished = benchmark.run(shard=part, told=told)
+    if not finished:
+        reporter.result({"done": len(benchmark.cells)}, [f"shard {part.number}/{part.count} is done; others are not"])
+        return
+    command = shlex.join(["stableflow", *sys.argv[1:]])
+    _finish(out, benchmark.records(), f"{dataset}, {settings}, {loaded.name}", command, reporter)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Of a benchmark, finished or not.")],
+    form: o.OutputFormat = Format.text,
+) -> None:
+    """Write the page of a benchmark again from its records, without a model."""
+    if not (folder / "job.json").is_file():
+        raise InputError(f"{folder} holds no benchmark: job.json is missing. `stableflow bench` makes one.")
+    cells = Cells.open(folder)
+    records = [record for record in cells.values() if "setting" in record]
+    if not records:
+        raise InputError(f"{folder} holds no record yet; run `stableflow bench` with --out {folder}.")
+    order = {name: i for i, name in enumerate(cells.job["settings"])}
+    records.sort(key=lambda record: (record["case"], order.get(record["setting"], 0)))
+    title = f"{cells.job['benchmark']}, {cells.job['model']}"
+    _finish(folder, records, title, f"stableflow report {folder.name}", Reporter(quiet=True, form=form))
+
+
+def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], list[Judge]]:
+    if count < 1:
+        raise InputError(f"--count must be 1 or more, got {count}.")
+    if dataset in SCENES:
+        cases, edits = load_scenes(count, real=dataset == "scenes-real")
+        return cases, [SceneJudge(edits, AttributeClassifier.load(bundled_path("classifier")))]
+    if dataset not in FILES:
+        raise unknown_name("data set", dataset, [*SCENES, *FILES])
+    if data is None:
+        raise InputError(f"--data is missing: say where {dataset} is; see docs/concepts/evaluation.md.")
+    return FILES[dataset](data)[:count], []
+
+
+def _metrics(model: str, clip: str | None, dino: str | None, *, offline: bool, scenes: bool) -> list[Judge]:
+    """CLIP and DINOv2 where encoders are named (the bundled model has its own); pixels outside masks for pictures."""
+    bundled = model in BUNDLED
+    judges: list[Judge] = [] if scenes else [MetricJudge(PSNR(), "outside"), MetricJudge(SSIM(), "outside")]
+    if clip or bundled:
+        loaded = Clip.load(clip or bundled_path("clip"), offline=offline)
+        judges += [MetricJudge(metric(loaded)) for metric in (ClipText, ClipImage, ClipDirection)]
+    if dino or bundled:
+        encoder = Dino.load(dino or bundled_path("dinov2"), offline=offline)
+        judges += [MetricJudge(metric(encoder)) for metric in (DinoCls, DinoPatch)]
+    return judges
+
+
+def _finish(out: Path, records: Sequence, title: str, command: str, reporter: Reporter) -> None:
+    summary = summarise(records)
+    figures = {name for row in summary.values() for name in row}
+    axes = [axis for axis in (*SCENE_AXES, *PICTURE_AXES) if {axis.kept, axis.edited} <= figures]
+    shown = [name for name in summary if name == "vital"] or list(summary)[:1]
+    columns = [name for name in SCENE_TABLE if name in figures] or sorted(figures)
+    table = markdown(summary, columns)
+    write_text_atomic(out / "summary.md", table + "\n")
+    files = [out / "summary.md"]
+    if axes:
+        files.append(write_page(out, records, axes, title=title, command=command, gallery=shown))
+    failed = failures(records)
+    lines = [table, *(f"{name}: {count} failed" for name, count in failed.items()), *map(str, files)]
+    values = {name: {figure: value.mean for figure, value in row.items()} for name, row in summary.items()}
+    reporter.result({"summary": values, "failed": failed, "files": [str(file) for file in files]}, lines)

@@ -428,11 +428,12 @@ def _picture(family: TinyFamily) -> Tensor:
     return torch.stack([x, y, (x + y) / 2])
 
 
-def _sources(family: TinyFamily, keep: str):
+@cache
+def _sources(family: TinyFamily, keep: str) -> list[tuple[sf.StableFlow, sf.Source]]:
     """A drawn and a real source; the real one is not square and not guided, its edits are."""
     editor = sf.StableFlow(model_of(family), layers=[0, len(model_of(family).layers) - 1], keep=keep)
-    yield editor, editor.generate(PROMPTS[0], seed=1, num_steps=3, height=family.size, width=family.size)
-    yield editor, editor.invert(_picture(family), PROMPTS[0], num_steps=3)
+    drawn = editor.generate(PROMPTS[0], seed=1, num_steps=3, height=family.size, width=family.size)
+    return [(editor, drawn), (editor, editor.invert(_picture(family), PROMPTS[0], num_steps=3))]
 
 
 @measures("edits, recorded = shared", ROUNDING)

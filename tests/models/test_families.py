@@ -24,6 +24,7 @@ from models.conformance import (
 from safetensors import safe_open
 
 import stableflow as sf
+from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
 from stableflow.models import flux2, qwen_image, sd3, z_image
@@ -316,3 +317,13 @@ def test_hooks_that_only_move_weights_are_no_hindrance():
     pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
     with model_of(family, pipeline=pipeline).attach(RecordKV([0], KVStore())):
         pass
+
+
+@pytest.mark.parametrize("editor", [name for name in EDITORS if name != "stable-flow"])  # that one is in the suite
+@pytest.mark.parametrize("name", ["SD3", "Z-Image"])
+def test_every_editor_runs_under_classifier_free_guidance(name, editor):
+    family, model, *_ = prepared(name)
+    method = EDITORS[editor](model)
+    source = method.generate(PROMPTS[0], seed=1, num_steps=4, height=family.size, width=family.size)
+    result = method.edit(source, PROMPTS[1:])
+    assert result.latents.isfinite().all() and gap(result.latents, source.latents) > 1e-2

@@ -2,46 +2,18 @@
 
 import io
 import json
-import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_tools import picture
 from PIL import Image
 from test_images import png_header
 from tiny_flux import tiny_flux_pipeline
 
 from stableflow import files
-from stableflow.cli import main
 
 WRITTEN = ["comparison.png", "edit_1.png", "edit_2.png", "result.json", "source.png"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    tiny_flux_pipeline().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def command(folder, monkeypatch, capsys, tmp_path):
-    """Run `stableflow ...` in this process; returns (exit code, stdout, stderr)."""
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["stableflow", *map(str, arguments)])
-        code = 0
-        try:
-            main.run()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -55,11 +27,6 @@ def real(folder, tmp_path):
     picture(tmp_path / "photo.png")
     return ["edit", "--model", folder, "--image", tmp_path / "photo.png", "--prompt", "a red dog",
             "--to", "a blue dog", "--to", "a red cat", "--layers", "0,3", "--steps", "3"]  # fmt: skip
-
-
-def picture(path, width=22, height=18):
-    ramp = np.linspace(0, 255, width * height * 3).reshape(height, width, 3).astype(np.uint8)
-    Image.fromarray(ramp).save(path)
 
 
 def pixels(path):

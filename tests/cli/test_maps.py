@@ -3,16 +3,16 @@
 import json
 
 import pytest
-from test_cli import command, folder, picture  # noqa: F401
+from cli_tools import picture
 
 
 @pytest.fixture
-def drawn(folder):  # noqa: F811
+def drawn(folder):
     return ["maps", "--model", folder, "--prompt", "a red dog", "--to", "a blue dog", "--seed", "1", "--layers", "0,3",
             "--steps", "2", "--point", "1,0"]  # fmt: skip
 
 
-def test_a_drawn_and_a_real_picture(command, drawn, folder, tmp_path):  # noqa: F811
+def test_a_drawn_and_a_real_picture(command, drawn, folder, tmp_path):
     code, out, err = command(*drawn, "--point", "14,6", "--out", "o", "--against", "1,2", "--format", "json")
     assert code == 0, err
     table = json.loads(out)["attention"]
@@ -40,11 +40,11 @@ def test_a_drawn_and_a_real_picture(command, drawn, folder, tmp_path):  # noqa: 
         (["--layers", "0,1,2,3,4"], "need layers out of 0..4"),
     ],
 )
-def test_mistakes(command, drawn, change, message):  # noqa: F811
+def test_mistakes(command, drawn, change, message):
     code, _, err = command(*drawn, *change, "--out", "o")
     assert code == 2 and message in err
 
 
-def test_a_point_is_needed(command, drawn):  # noqa: F811
+def test_a_point_is_needed(command, drawn):
     code, _, err = command(*drawn[:-2], "--out", "o")
     assert code == 2 and "--point is missing" in err

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.benchmarks.cases import Case
@@ -14,6 +15,7 @@ from stableflow.metrics.pixels import psnr, ssim
 from stableflow.scenes import ATTRIBUTES, HIDDEN
 from stableflow.types import Images
 
+Source = Float[Tensor, "1 3 height width"]
 Where = Literal["whole", "inside", "outside"]
 HIGHEST_PSNR = 60.0  # dB; equal pictures have no finite one
 
@@ -27,7 +29,7 @@ class Judge(Protocol):
         """Of the metric behind it, if that is all it is."""
         ...
 
-    def __call__(self, case: Case, source: Images, edits: Images) -> Mapping[str, Sequence[float]]:
+    def __call__(self, case: Case, source: Source, edits: Images) -> Mapping[str, Sequence[float]]:
         """Return one value an edit for each figure; `source` is one picture, (1, 3, height, width)."""
         ...
 
@@ -43,7 +45,7 @@ class MetricJudge:
     def card(self) -> MetricCard:
         return self._card
 
-    def __call__(self, case: Case, source: Images, edits: Images) -> dict[str, list[float]]:
+    def __call__(self, case: Case, source: Source, edits: Images) -> dict[str, list[float]]:
         if self._where == "whole":
             mask, name = None, self.card.name
         elif case.mask is None:
@@ -68,7 +70,7 @@ class SceneJudge:
     def __init__(self, edits: Mapping[str, SceneEdit], classifier: AttributeClassifier):
         self._edits, self._classifier = edits, classifier
 
-    def __call__(self, case: Case, source: Images, edits: Images) -> dict[str, list[float]]:
+    def __call__(self, case: Case, source: Source, edits: Images) -> dict[str, list[float]]:
         edit = self._edits[case.id]
         before, after = (self._classifier.read(images)[0] for images in (source, edits))
         others = [name for name in ATTRIBUTES if name != edit.attribute]

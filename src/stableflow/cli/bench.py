@@ -26,6 +26,7 @@ from stableflow.jobs.run import Shard
 from stableflow.metrics import PSNR, SSIM, Clip, ClipDirection, ClipImage, ClipText, Dino, DinoCls, DinoPatch
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.load import BUNDLED, bundled_path
+from stableflow.reports.figures import check_figures
 from stableflow.reports.page import Axes, write_page
 
 SCENES = ("scenes", "scenes-real")
@@ -69,6 +70,7 @@ def bench(
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     compared = SETTINGS[settings]
     if not dry_run:
+        check_figures()
         check_writable(out)
     reporter.say(f"loading {name} ...")
     loaded = o.open_model(name, device, dtype, offload, components, lora, offline, max_sequence_length)

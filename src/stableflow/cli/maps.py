@@ -15,7 +15,7 @@ from stableflow.errors import InputError, unknown_name
 from stableflow.files import check_writable
 from stableflow.images import prepare
 from stableflow.reports.attention import attention_figure
-from stableflow.reports.figures import save_figure
+from stableflow.reports.figures import check_figures, save_figure
 
 FIGURES = ("png", "svg")
 
@@ -70,6 +70,7 @@ def maps(
     reporter = Reporter(quiet=quiet, form=form)
     if image is not None:
         prepare(image, multiple=1)
+    check_figures()
     check_writable(out)
     reporter.say(f"loading {settings.model} ...")
     loaded = o.open_model(settings.model, device, dtype, offload, components, lora, offline, max_sequence_length)

@@ -19,7 +19,7 @@ from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.jobs.on_ray import run_on_ray
 from stableflow.jobs.run import Shard
 from stableflow.models.base import FlowModel
-from stableflow.reports.figures import save_figure
+from stableflow.reports.figures import check_figures, save_figure
 from stableflow.reports.vitality import vitality_figure, windows_figure
 from stableflow.vital.choice import choose, parse_choice
 from stableflow.vital.compare import jaccard, rank_correlation
@@ -66,7 +66,7 @@ def measure(
     steps: Annotated[int | None, typer.Option("--steps", help="Euler steps [15].")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="[the model's]")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the first prompt.")] = 0,
-    batch: Annotated[int | None, typer.Option("--batch", help="Prompts that run together [1].")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", help="Prompts that run together [by size].")] = None,
     out: o.Out = Path("out/vital"),
     windows: Annotated[int, typer.Option("--windows", help="Also measure in so many windows of steps.")] = 0,
     strips: Annotated[int, typer.Option("--strips", help="Draw every layer's bypass for so many prompts.")] = 0,
@@ -90,6 +90,7 @@ def measure(
     texts = None if prompts is None else _prompts(prompts)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     if not dry_run:
+        check_figures()
         check_writable(out)
     reporter.say(f"loading {model} ...")
     arguments = (model, device, dtype, offload, components, lora, offline, max_sequence_length)

@@ -1,5 +1,6 @@
 """Opening and writing figures; matplotlib is an extra."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +13,21 @@ if TYPE_CHECKING:
 DPI = 130
 
 
+def check_figures() -> None:
+    """Raise MissingExtraError if figures cannot be drawn: before a long job, not after it."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("Figures need matplotlib: pip install 'stableflow[bench]'.")
+
+
 def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any) -> tuple["Figure", Any]:
     """Return a figure of this size in inches and its axes, (rows, columns).
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("Figures need matplotlib: pip install 'stableflow[bench]'.") from error
+    check_figures()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **grid)
 

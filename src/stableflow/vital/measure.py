@@ -23,6 +23,7 @@ from stableflow.vital.racing import undecided
 from stableflow.vital.similarity import SIMILARITIES, Drawn, Similarity
 from stableflow.vital.vitality import Vitality
 
+BATCH_TOKENS = 1024  # image tokens that run together by default
 NOISE = 0.7  # roughness from which latents count as noise; white noise has 1
 DESTROYED = 0.0  # similarity of a picture that is not finite to any other
 
@@ -163,9 +164,19 @@ class VitalityJob:
             "width": width,
             **dataclasses.asdict(self.protocol),
             "prompts": len(self.prompts),
+            "batch": self.batch,
             "guidance_scale": _guidance(self.model, self.protocol),
             "similarity": [similarity.name for similarity in self.measurer.similarities],
         }
+
+    @property
+    def batch(self) -> int:
+        """How many prompts run together."""
+        if self.protocol.batch is not None:
+            return self.protocol.batch
+        height, width = measured_size(self.model, self.protocol)
+        tokens = (height // self.model.pixel_multiple) * (width // self.model.pixel_multiple)
+        return max(1, BATCH_TOKENS // tokens)
 
     def tasks(self, layers: Sequence[int] | None = None) -> list[Task[Bypassed]]:
         """Return the work on some layers (all by default), prompts first."""
@@ -187,10 +198,10 @@ class VitalityJob:
 
     def _race(self, told: Told | None) -> None:
         """After every batch of prompts, go on with the layers that are not clear of the boundary."""
-        active, total = list(range(len(self.model.layers))), len(self.tasks()) * self.protocol.batch
+        active, total = list(range(len(self.model.layers))), len(self.model.layers) * len(self.prompts)
         for number, prompts in enumerate(self.batches()):
             run_tasks([_task(layer, prompts) for layer in active], self.measurer, self.cells)
-            if (number + 1) * self.protocol.batch < self.protocol.least:
+            if (number + 1) * self.batch < self.protocol.least:
                 continue
             active = undecided(self._scores(self.measurer.similarities[0].name), self.choice, self.protocol.confidence)
             if told is not None:
@@ -230,7 +241,7 @@ class VitalityJob:
 
     def batches(self) -> list[tuple[int, ...]]:
         """Return the prompts that run together, by number."""
-        numbers, size = range(len(self.prompts)), self.protocol.batch
+        numbers, size = range(len(self.prompts)), self.batch
         return [tuple(numbers[start : start + size]) for start in range(0, len(numbers), size)]
 
 

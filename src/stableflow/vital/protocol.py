@@ -13,7 +13,8 @@ class Protocol:
     Args:
         prompts: How many, from the first of the set.
         num_steps: Euler steps.
-        batch: Prompts that run together; part of the protocol, since a batch decides the last digits.
+        batch: Prompts that run together; part of the protocol, since a batch decides the last digits. When None, as
+            many as have 1024 image tokens together, which is one at FLUX's usual size.
         scale: Height and width as a share of the model's own.
         guidance_scale: The model's usual one when None.
         first_seed: Prompt i is drawn from the noise of seed first_seed + i, in all of its runs.
@@ -24,7 +25,7 @@ class Protocol:
 
     prompts: int = 64
     num_steps: int = 15
-    batch: int = 1
+    batch: int | None = None
     scale: float = 1.0
     guidance_scale: float | None = None
     first_seed: int = 0
@@ -37,7 +38,7 @@ class Protocol:
             raise InputError(
                 f"Vitality needs at least 2 prompts for an interval (the paper uses 64), got {self.prompts}."
             )
-        if self.num_steps < 1 or self.batch < 1:
+        if self.num_steps < 1 or (self.batch is not None and self.batch < 1):
             raise InputError(f"num_steps and batch must be 1 or more, got {self.num_steps} and {self.batch}.")
         if not 0 < self.scale <= 1:
             raise InputError(f"scale must lie in (0, 1], got {self.scale}.")
@@ -47,5 +48,5 @@ class Protocol:
 
 PROTOCOLS: Registry[Protocol] = Registry("protocol")
 PROTOCOLS.register("exact")(Protocol())
-PROTOCOLS.register("racing")(Protocol(racing=True))
-PROTOCOLS.register("fast")(Protocol(prompts=16, num_steps=4, racing=True))
+PROTOCOLS.register("racing")(Protocol(batch=4, racing=True))
+PROTOCOLS.register("fast")(Protocol(prompts=16, num_steps=4, batch=4, racing=True))

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench-quick bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,6 +21,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+bench-quick: $(READY)  ## 64 held-out scenes, six ways to edit them; tables and curves under out/bench-quick
+	$(BIN)/stableflow bench scenes --settings quick --count 64 --out out/bench-quick
+
+bench: $(READY)  ## every ablation; hours on two cores, and it goes on where it was
+	for set in layers windows single random editors; do $(BIN)/stableflow bench scenes --settings $$set --out out/bench/$$set; done
+	for set in layers nudging inversion; do $(BIN)/stableflow bench scenes-real --settings $$set --out out/bench/real-$$set; done
 
 clean:
 	rm -rf .venv out

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from stableflow.cli.output import Format, Reporter
 from stableflow.errors import InputError, unknown_name
 from stableflow.files import check_writable, write_text_atomic
 from stableflow.jobs.cells import Cells
+from stableflow.jobs.on_ray import run_on_ray
 from stableflow.jobs.run import Shard
 from stableflow.metrics import PSNR, SSIM, Clip, ClipDirection, ClipImage, ClipText, Dino, DinoCls, DinoPatch
 from stableflow.metrics.attributes import AttributeClassifier
@@ -52,6 +54,7 @@ def bench(
     ] = None,
     out: o.Out = Path("out/bench"),
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
+    ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0,
     device: o.Device = "auto",
     dtype: o.Dtype = None,
     offload: o.Offload = "none",
@@ -66,31 +69,38 @@ def bench(
     """Edit every case under every setting and judge the edits. Stopped at any time, the same command goes on."""
     reporter = Reporter(quiet=quiet, form=form)
     name = model or "tiny"
-    cases, judges = _cases(dataset, data, count)
+    _cases(dataset, data, count)  # a bad data set is refused before a model is loaded
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
-    compared = SETTINGS[settings]
+    if ray and part.count > 1:
+        raise InputError("--ray runs all trials; leave --shard out.")
+    SETTINGS[settings]
     if not dry_run:
         check_figures()
         check_writable(out)
     reporter.say(f"loading {name} ...")
-    loaded = o.open_model(name, device, dtype, offload, components, lora, offline, max_sequence_length)
-    judges += _metrics(name, clip, dino, offline=offline, scenes=dataset in SCENES)
-    benchmark = Benchmark(loaded, dataset, cases, compared(loaded), judges, folder=None if dry_run else out)
+    arguments = (name, device, dtype, offload, components, lora, offline, max_sequence_length)
+    opening = partial(
+        open_benchmark, arguments, dataset, data, count, settings, clip, dino, None if dry_run else out.resolve()
+    )
+    benchmark = opening()
     if dry_run:
         plan = {
-            "cases": len(cases),
+            "cases": len(benchmark.cases),
             "settings": [setting.name for setting in benchmark.settings],
             "trials": len(benchmark.tasks()),
         }
         reporter.result(plan, [f"{key}: {value}" for key, value in plan.items()])
         return
+    if ray:
+        with reporter.counter("editing") as told:
+            run_on_ray(benchmark.tasks(), opening, benchmark.cells, workers=ray, told=told)
     with reporter.counter("editing") as told:
         finished = benchmark.run(shard=part, told=told)
     if not finished:
         reporter.result({"done": len(benchmark.cells)}, [f"shard {part.number}/{part.count} is done; others are not"])
         return
     command = shlex.join(["stableflow", *sys.argv[1:]])
-    _finish(out, benchmark.records(), f"{dataset}, {settings}, {loaded.name}", command, reporter)
+    _finish(out, benchmark.records(), f"{dataset}, {settings}, {benchmark.model.name}", command, reporter)
 
 
 def report(
@@ -108,6 +118,23 @@ def report(
     records.sort(key=lambda record: (record["case"], order.get(record["setting"], 0)))
     title = f"{cells.job['benchmark']}, {cells.job['model']}"
     _finish(folder, records, title, f"stableflow report {folder.name}", Reporter(quiet=True, form=form))
+
+
+def open_benchmark(
+    arguments: tuple,
+    dataset: str,
+    data: Path | None,
+    count: int,
+    settings: str,
+    clip: str | None,
+    dino: str | None,
+    out: Path | None,
+) -> Benchmark:
+    """Load everything that running trials needs; a worker process does so for itself."""
+    cases, judges = _cases(dataset, data, count)
+    model = o.open_model(*arguments)
+    judges += _metrics(arguments[0], clip, dino, offline=arguments[6], scenes=dataset in SCENES)
+    return Benchmark(model, dataset, cases, SETTINGS[settings](model), judges, folder=out)
 
 
 def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], list[Judge]]:

@@ -62,7 +62,9 @@ def measure(
     encoder: Annotated[
         str | None, typer.Option("--encoder", help=f"Folder or hub id [the preset's, or {DEFAULT_ENCODER}].")
     ] = None,
-    choice: Annotated[str, typer.Option("--choose", help="gap, top:COUNT or threshold:VALUE.")] = "gap",
+    choice: Annotated[
+        str | None, typer.Option("--choose", help="gap, top:COUNT or threshold:VALUE [the preset's, or gap].")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Euler steps [15].")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="[the model's]")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the first prompt.")] = 0,
@@ -86,7 +88,7 @@ def measure(
     """Bypass each layer and see how much the picture changes. Stopped at any time, the same command goes on."""
     reporter = Reporter(quiet=quiet, form=form)
     settings = _protocol(protocol, count, steps, guidance, seed, batch)
-    rule = parse_choice(choice)
+    rule = None if choice is None else parse_choice(choice)
     texts = None if prompts is None else _prompts(prompts)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     if not dry_run:
@@ -104,7 +106,7 @@ def measure(
         texts,
         settings,
         [SIMILARITIES[name](encoder) for name in names],
-        choice=rule,
+        choice=rule or parse_choice(preset.choice if preset else "gap"),
         folder=None if dry_run else out,
     )
     if dry_run:

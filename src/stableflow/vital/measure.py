@@ -152,7 +152,8 @@ class VitalityJob:
         self.model, self.protocol, self.choice = model, protocol, choice
         self.prompts = tuple(prompts[: protocol.prompts])
         self.measurer = Measurer(model, self.prompts, protocol, similarities)
-        self.cells = Cells(folder, {**self._described(), "prompts": list(self.prompts), "choice": str(choice)})
+        job = {**self._described(), "prompts": list(self.prompts)}
+        self.cells = Cells(folder, job | ({"choice": str(choice)} if protocol.racing else {}))
 
     def _described(self) -> dict[str, object]:
         height, width = measured_size(self.model, self.protocol)

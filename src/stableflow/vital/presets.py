@@ -25,6 +25,7 @@ class Preset:
         checkpoint: Its `checkpoint_hash`, where it was measured here.
         source: Where the set comes from.
         nudge_scale: Latent nudging that suits real pictures with this checkpoint.
+        choice: The rule that the set follows.
         prompts: The prompt set to measure it on.
         encoder: Of the similarity to measure it by: a folder, a hub id, or a bundled encoder.
     """
@@ -35,6 +36,7 @@ class Preset:
     checkpoint: str | None
     source: str
     nudge_scale: float = PAPER_NUDGE_SCALE
+    choice: str = "gap"
     prompts: str = "diverse"
     encoder: str = DEFAULT_ENCODER
 
@@ -103,6 +105,7 @@ def _read(text: str) -> Preset:
         checkpoint=entry.get("checkpoint"),
         source=entry["source"],
         nudge_scale=entry.get("nudge_scale", PAPER_NUDGE_SCALE),
+        choice=entry.get("choice", "gap"),
         prompts=entry.get("prompts", "diverse"),
         encoder=entry.get("encoder", DEFAULT_ENCODER),
     )

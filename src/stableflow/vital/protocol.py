@@ -49,4 +49,4 @@ class Protocol:
 PROTOCOLS: Registry[Protocol] = Registry("protocol")
 PROTOCOLS.register("exact")(Protocol())
 PROTOCOLS.register("racing")(Protocol(batch=4, racing=True))
-PROTOCOLS.register("fast")(Protocol(prompts=16, num_steps=4, batch=4, racing=True))
+PROTOCOLS.register("fast")(Protocol(prompts=12, num_steps=4, batch=4, racing=True))

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPModel, Dinov2Model
 
 import stableflow as sf
 from stableflow.benchmarks.datasets.scenes import load_scenes
@@ -14,12 +15,15 @@ from stableflow.benchmarks.settings import layers
 from stableflow.benchmarks.summary import summarise
 from stableflow.flow.integrate import integrate
 from stableflow.flow.inversion import AlignedReplay
+from stableflow.metrics import Clip, Dino, DinoCls
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.load import bundled_path
 from stableflow.models.prompts import PromptWarning
-from stableflow.scenes import render, vocabulary
+from stableflow.scenes import caption, edit, render, vocabulary
 from stableflow.training.evaluate import caption_accuracy, held_out_scenes
+from stableflow.vital.choice import parse_choice
 from stableflow.vital.presets import find_preset
+from stableflow.vital.protocol import Protocol
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +61,33 @@ def test_its_vital_layers_were_measured_on_these_weights(tiny, recwarn):
     assert not [warning for warning in recwarn if "measured without" in str(warning.message)]
 
 
-def test_vital_layers_stand_out(tiny, classifier):
-    """Measured again on other prompts, the preset's layers matter more than the others."""
-    prompts = ["a red dog", "a cat on the beach", "a white bird at night", "a dog wearing a blue hat next to a tree"]
-    vitality = sf.measure_vitality(tiny, prompts, first_seed=100).mean
-    vital = list(find_preset(tiny).layers)
-    others = [layer for layer in range(len(tiny.layers)) if layer not in vital]
-    assert vitality[vital].mean() > 1.5 * vitality[others].mean()
+def test_vital_layers_stand_out(tiny):
+    """Measured again on other prompts and seeds, the quick way, the preset is found again."""
+    preset = find_preset(tiny)
+    vitality = sf.measure_vitality(
+        tiny,
+        ["a red dog", "a cat on the beach", "a white bird at night", "a dog wearing a blue hat next to a tree"],
+        protocol=Protocol(num_steps=4, first_seed=100),
+        similarity="dino_cls",
+        encoder=preset.encoder,
+        choice=parse_choice(preset.choice),
+    )
+    assert vitality.chosen == preset.layers
+
+
+def test_the_encoders_are_stock_transformers_models(tiny):
+    """They load with transformers, and see what they must: the right caption, and how far an edit goes."""
+    assert CLIPModel.from_pretrained(bundled_path("clip")).config.vision_config.image_size == 64
+    assert Dinov2Model.from_pretrained(bundled_path("dinov2")).config.num_hidden_layers == 4
+    clip, dino = Clip.load(bundled_path("clip")), Dino.load(bundled_path("dinov2"))
+    scenes = held_out_scenes(24)
+    texts = [caption(scene) for scene in scenes]
+    images = torch.stack([render(scene) for scene in scenes])
+    best = (clip.embed_images(images) @ clip.embed_texts(texts).T).argmax(1).tolist()
+    assert sum(texts[found] == texts[i] for i, found in enumerate(best)) >= 20
+    moved = torch.stack([render(edit(scene, hat="red" if scene.hat != "red" else "blue")) for scene in scenes])
+    near, far = DinoCls(dino)(images, moved), DinoCls(dino)(images, images.roll(1, 0))
+    assert near.mean() > far.mean() + 0.2
 
 
 def test_unknown_words_list_the_vocabulary(tiny):
@@ -80,7 +104,7 @@ def test_captions_are_obeyed(tiny, classifier):
 
 def test_plain_reprompting_loses_the_source_and_injection_keeps_more(tiny, classifier):
     """The main trap: without this gap the bundled model would have nothing to show."""
-    cases, edits = load_scenes(40, real=False)
+    cases, edits = load_scenes(32, real=False)
     benchmark = Benchmark(tiny, "scenes", cases, layers(tiny)[:2], [SceneJudge(edits, classifier)])
     benchmark.run()
     kept = summarise(benchmark.records())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,7 +106,7 @@ def measure(
         loaded,
         texts,
         settings,
-        [SIMILARITIES[name](encoder) for name in names],
+        [SIMILARITIES[name](encoder, offline=offline) for name in names],
         choice=rule or parse_choice(preset.choice if preset else "gap"),
         folder=None if dry_run else out,
     )
@@ -135,7 +136,7 @@ def measure(
         assert by_time is not None
         grid = loaded.time_grid(settings.num_steps, *measured_size(loaded, settings))
         files.append(save_figure(windows_figure(by_time, grid, model=loaded.name), out / "windows.png"))
-    _report(vitality, files, reporter)
+    _report(vitality, files, reporter, known=preset.vitality if preset and protocol != "exact" else {})
 
 
 @app.command()
@@ -242,7 +243,10 @@ def _strips(job: VitalityJob, count: int, out: Path) -> list[Path]:
     return files
 
 
-def _report(vitality: Vitality, files: list[Path], reporter: Reporter) -> None:
+def _report(
+    vitality: Vitality, files: list[Path], reporter: Reporter, *, known: Mapping[str, Sequence[float]] | None = None
+) -> None:
+    """Print a measurement; `known` is what the exact protocol found on this checkpoint, if it is known."""
     low, high = vitality.interval()
     stability, chosen = vitality.stability(), vitality.chosen
     rows = [
@@ -264,8 +268,20 @@ def _report(vitality: Vitality, files: list[Path], reporter: Reporter) -> None:
         for row in rows
     ]
     lines += [f"vital by {vitality.choice}, {name}: {_shown(layers)}" for name, layers in others.items()]
+    correlations = {
+        name: round(rank_correlation(scores.nanmean(dim=1), torch.tensor(known[name])), 4)
+        for name, scores in vitality.by_similarity.items()
+        if known and name in known
+    }
+    lines += [f"rank correlation with the exact protocol, {name}: {value}" for name, value in correlations.items()]
     lines += [f"{vitality.passes} passes over {len(vitality.prompts)} prompts", *map(str, files)]
-    values = {"layers": rows, "chosen": others, "passes": vitality.passes, "files": [str(file) for file in files]}
+    values = {
+        "layers": rows,
+        "chosen": others,
+        "passes": vitality.passes,
+        "rank_correlation_with_exact": correlations,
+        "files": [str(file) for file in files],
+    }
     reporter.result(values, lines)
 
 

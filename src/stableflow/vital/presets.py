@@ -2,8 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 
 from stableflow.errors import InputError
@@ -27,6 +27,7 @@ class Preset:
         nudge_scale: Latent nudging that suits real pictures with this checkpoint.
         choice: The rule that the set follows.
         prompts: The prompt set to measure it on.
+        vitality: Measured by the exact protocol, by similarity.
         encoder: Of the similarity to measure it by: a folder, a hub id, or a bundled encoder.
     """
 
@@ -39,6 +40,7 @@ class Preset:
     choice: str = "gap"
     prompts: str = "diverse"
     encoder: str = DEFAULT_ENCODER
+    vitality: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, ...]:
@@ -108,6 +110,7 @@ def _read(text: str) -> Preset:
         choice=entry.get("choice", "gap"),
         prompts=entry.get("prompts", "diverse"),
         encoder=entry.get("encoder", DEFAULT_ENCODER),
+        vitality=entry.get("vitality", {}),
     )
 
 

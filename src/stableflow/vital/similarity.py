@@ -11,6 +11,7 @@ from torch import Tensor
 from stableflow.metrics.card import Metric
 from stableflow.metrics.clip import Clip, ClipImage
 from stableflow.metrics.dino import Dino, DinoCls, DinoPatch
+from stableflow.metrics.lpips import LPIPS
 from stableflow.metrics.pixels import ssim
 from stableflow.models.load import bundled_path
 from stableflow.registry import Registry
@@ -44,42 +45,49 @@ class Similarity:
     compare: Compare
 
 
-SIMILARITIES: Registry[Callable[[str], Similarity]] = Registry("similarity")
-"""From a name to a function of the encoder (folder or hub id; ignored where none is needed)."""
+SIMILARITIES: Registry[Callable[..., Similarity]] = Registry("similarity")
+"""From a name to a function of the encoder (folder or hub id; ignored where none is needed) and `offline`."""
 
 
 @SIMILARITIES.register("dino_cls")
-def dino_cls(encoder: str) -> Similarity:
+def dino_cls(encoder: str, *, offline: bool = False) -> Similarity:
     """Cosine of DINOv2's CLS tokens."""
-    return _of_metric(DinoCls(Dino.load(_located(encoder))))
+    return _of_metric(DinoCls(Dino.load(_located(encoder), offline=offline)))
 
 
 @SIMILARITIES.register("dino_patch")
-def dino_patch(encoder: str) -> Similarity:
+def dino_patch(encoder: str, *, offline: bool = False) -> Similarity:
     """Mean cosine of DINOv2's patch tokens, place by place."""
-    return _of_metric(DinoPatch(Dino.load(_located(encoder))))
+    return _of_metric(DinoPatch(Dino.load(_located(encoder), offline=offline)))
 
 
 @SIMILARITIES.register("clip_img")
-def clip_img(encoder: str) -> Similarity:
+def clip_img(encoder: str, *, offline: bool = False) -> Similarity:
     """Cosine of CLIP's image embeddings; the encoder is a CLIP."""
-    return _of_metric(ClipImage(Clip.load(_located(encoder))))
+    return _of_metric(ClipImage(Clip.load(_located(encoder), offline=offline)))
+
+
+@SIMILARITIES.register("lpips")
+def lpips(encoder: str, *, offline: bool = False) -> Similarity:
+    """1 - LPIPS; the encoder is a folder with trunk.safetensors and linear.safetensors."""
+    metric = LPIPS.load(Path(encoder) / "trunk.safetensors", Path(encoder) / "linear.safetensors")
+    return Similarity(f"lpips ({metric.card.weights})", lambda a, b: 1 - metric(b.images, a.images))
 
 
 @SIMILARITIES.register("ssim")
-def structural(encoder: str) -> Similarity:
+def structural(encoder: str, *, offline: bool = False) -> Similarity:
     """SSIM of the pixels."""
     return Similarity("ssim", lambda a, b: ssim(b.images, a.images))
 
 
 @SIMILARITIES.register("latent_cosine")
-def latent_cosine(encoder: str) -> Similarity:
+def latent_cosine(encoder: str, *, offline: bool = False) -> Similarity:
     """Cosine of the final latents."""
     return Similarity("latent_cosine", lambda a, b: F.cosine_similarity(a.latents.flatten(1), b.latents.flatten(1)))
 
 
 @SIMILARITIES.register("latent_rms")
-def latent_rms(encoder: str) -> Similarity:
+def latent_rms(encoder: str, *, offline: bool = False) -> Similarity:
     """1 - RMS difference of the final latents, in units of the reference's deviation."""
 
     def compare(a: Drawn, b: Drawn) -> Tensor:
@@ -90,7 +98,7 @@ def latent_rms(encoder: str) -> Similarity:
 
 
 @SIMILARITIES.register("pixels")
-def pixels(encoder: str) -> Similarity:
+def pixels(encoder: str, *, offline: bool = False) -> Similarity:
     """1 - RMS difference of the pixels."""
     return Similarity("pixels", lambda a, b: 1 - (a.images - b.images).square().flatten(1).mean(1).sqrt())
 

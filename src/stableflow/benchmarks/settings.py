@@ -104,12 +104,12 @@ def windows(model: FlowModel) -> list[Setting]:
 
 
 RANDOM_SETS = 20
-RANDOM_WINDOWS = (0.8, 0.6, 0.0)
+RANDOM_WINDOWS = (0.6, 0.0)
 
 
 @SETTINGS.register("random")
 def random_sets(model: FlowModel) -> list[Setting]:
-    """The vital set against random sets of its size, each over three windows, so that edit rates can be made equal."""
+    """The vital set against random sets of its size, each early and always, so that edit rates can be made equal."""
     vital, _, every = _groups(model)
     rng = random.Random("random layer sets")
     sets: dict[str, list[int]] = {"vital": vital}

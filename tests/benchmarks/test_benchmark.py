@@ -7,6 +7,7 @@ import torch
 
 from stableflow.benchmarks.cases import Case
 from stableflow.benchmarks.datasets.scenes import CATEGORIES, load_scenes
+from stableflow.benchmarks.equal_rate import curves, kept_at
 from stableflow.benchmarks.judges import MetricJudge, SceneJudge
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.settings import SETTINGS, Setting
@@ -121,3 +122,15 @@ def test_summaries():
     assert 2.5 < summary["a"]["f"].low < 3.6 and 5.4 < summary["a"]["f"].high < 6.5
     assert summarise(records, category="x")["a"]["f"].count == 5
     assert markdown(summary).splitlines()[2].startswith("| a | 4.5 [")
+
+
+def test_equal_rates():
+    points = [(1.0, 0.5), (0.8, 0.7), (0.4, 0.9)]
+    assert kept_at(points, 0.9) == pytest.approx(0.6) and kept_at(points, 0.6) == pytest.approx(0.8)
+    assert kept_at(points, 0.3) is None
+    records = [
+        {"case": "c", "setting": name, "category": "x", "figures": {"e": [e], "k": [k]}}
+        for name, e, k in (("none", 1.0, 0.5), ("a early", 0.8, 0.7), ("a", 0.4, 0.9), ("b", 0.2, 0.6))
+    ]
+    found = curves(records, {"none": "", "a early": "a", "a": "a", "b": "b"}, edited="e", kept="k")
+    assert found == {"a": points, "b": [(1.0, 0.5), (0.2, 0.6)]}

@@ -34,7 +34,9 @@ def tradeoff_figure(
         if not crowded:
             errors = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
             ax.errorbar(x.mean, y.mean, **errors, fmt="o", markersize=4, linewidth=0.5, color=colour, zorder=3)
-            ax.annotate(name, (x.mean, y.mean), fontsize=6, xytext=(4, 3), textcoords="offset points", color=colour)
+            ax.annotate(
+                name, (x.mean, y.mean), fontsize=6, xytext=(4, 3), textcoords="offset points", color=colour, rotation=20
+            )
         else:
             ax.plot(x.mean, y.mean, "o", markersize=3, color=QUIET, zorder=1)
         if curves.get(name):

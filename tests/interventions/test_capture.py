@@ -117,7 +117,7 @@ def test_what_cannot_be_captured_is_refused(model, rows):
         capture(model, rows, points=[])
     with pytest.raises(InterventionError, match="Widen t_window"):
         AttentionMean().mean()
-    blind = AttentionHook(dataclasses.replace(model.layers[0], watch=None), lambda forward, queries, keys: None)
+    blind = AttentionHook(dataclasses.replace(model.layers[0], watch=None), lambda forward, queries, keys, bias: None)
     with pytest.raises(InterventionError, match="gives no `watch`"), ExitStack() as stack:
         Attachment([blind]).install(stack)
     with pytest.raises(InterventionError, match="joint_start"):

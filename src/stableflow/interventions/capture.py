@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from einops import einsum
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,8 +21,9 @@ Receiver = Callable[[Forward, int, Float[Tensor, "batch points heads tokens"]], 
 class CaptureAttention:
     """Hand the attention rows of a few image positions in chosen layers to `keep`; the pass itself is not changed.
 
-    Attention is softmax(q k^T / sqrt(head_dim)) over all joint keys, text and image, for the queries of the chosen
-    positions only, in float32, from the queries and keys that the layer really uses: injected keys are seen injected.
+    Attention is softmax(q k^T / sqrt(head_dim) + bias) over all joint keys, text and image, for the queries of the
+    chosen positions only, in float32, from the queries and keys that the layer really uses: injected keys are seen
+    injected. The bias is the family's mask of padded text, if it has one.
 
     Memory: batch x points x heads x joint tokens x 4 bytes at a time (0.4 MB a row and point for FLUX.1 at 1024x1024,
     where the whole map takes 972 MiB in bfloat16), and a float32 copy of the layer's joint keys (57 MB a row there).
@@ -61,11 +62,13 @@ class CaptureAttention:
     def hooks(self, layers: Sequence[Layer]) -> list[AttentionHook]:
         return [AttentionHook(layers[index], partial(self._capture, index)) for index in self.layers]
 
-    def _capture(self, layer: int, forward: Forward, queries: Tensor, keys: Tensor) -> None:
+    def _capture(self, layer: int, forward: Forward, queries: Tensor, keys: Tensor, bias: Tensor | None) -> None:
         if forward.branch != "conditional" or not self.t_window[0] <= forward.t <= self.t_window[1]:
             return
-        chosen = queries[:, self._positions(forward.layout)]
-        self.keep(forward, layer, attention_rows(chosen, keys))
+        positions = self._positions(forward.layout)
+        if bias is not None:
+            bias = bias.expand(-1, -1, queries.shape[1], -1)[:, :, positions]
+        self.keep(forward, layer, attention_rows(queries[:, positions], keys, bias))
 
     def _positions(self, layout: TokenLayout) -> list[int]:
         """Where the points' tokens are in the joint sequence."""
@@ -78,10 +81,15 @@ class CaptureAttention:
 
 
 def attention_rows(
-    queries: Float[Tensor, "batch points heads head_dim"], keys: Float[Tensor, "batch tokens heads head_dim"]
+    queries: Float[Tensor, "batch points heads head_dim"],
+    keys: Float[Tensor, "batch tokens heads head_dim"],
+    bias: Float[Tensor, "batch 1 points tokens"] | None = None,
 ) -> Float[Tensor, "batch points heads tokens"]:
-    """Return softmax(q k^T / sqrt(head_dim)), in float32; every row sums to 1."""
+    """Return softmax(q k^T / sqrt(head_dim) + bias), in float32; every row sums to 1."""
     logits = einsum(
         queries.float(), keys.float(), "batch points heads dim, batch tokens heads dim -> batch points heads tokens"
     )
-    return torch.softmax(logits / queries.shape[-1] ** 0.5, dim=-1)
+    logits = logits / queries.shape[-1] ** 0.5
+    if bias is not None:
+        logits = logits + rearrange(bias.float(), "batch 1 points tokens -> batch points 1 tokens")
+    return torch.softmax(logits, dim=-1)

@@ -117,10 +117,12 @@ class Attachment:
             )
         site = self._new_site(hook.layer)
 
-        def fire(queries: Tensor, keys: Tensor) -> None:
+        def fire(queries: Tensor, keys: Tensor, bias: Tensor | None) -> None:
             forwards = self._current(site)
-            for forward, q, k in zip(forwards, queries.chunk(len(forwards)), keys.chunk(len(forwards))):
-                hook.function(forward, q, k)
+            parts = len(forwards)
+            biases = [None] * parts if bias is None else bias.chunk(parts)
+            for forward, q, k, added in zip(forwards, queries.chunk(parts), keys.chunk(parts), biases):
+                hook.function(forward, q, k, added)
 
         return hook.layer.watch(fire)
 

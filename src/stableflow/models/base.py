@@ -145,9 +145,15 @@ class Projection:
 
 
 AttentionObserver = Callable[
-    [Float[Tensor, "batch tokens heads head_dim"], Float[Tensor, "batch tokens heads head_dim"]], None
+    [
+        Float[Tensor, "batch tokens heads head_dim"],
+        Float[Tensor, "batch tokens heads head_dim"],
+        Float[Tensor, "batch 1 #tokens tokens"] | None,
+    ],
+    None,
 ]
-"""Told of the joint queries and keys of one attention as its kernel gets them: after QK norm and position encoding."""
+"""Told of the joint queries and keys of one attention as its kernel gets them, after QK norm and position encoding, and
+of what the kernel adds to their products: the mask of padded text, -inf where nothing may be read."""
 
 
 @dataclass(frozen=True)
@@ -225,10 +231,10 @@ class BlockHook:
 
 @dataclass(frozen=True)
 class AttentionHook:
-    """Called with (forward, queries, keys) of one layer's joint attention; sees what injection made of the keys."""
+    """Called with (forward, queries, keys, bias) of one layer's joint attention; injected keys are seen injected."""
 
     layer: Layer
-    function: Callable[[Forward, Tensor, Tensor], None]
+    function: Callable[[Forward, Tensor, Tensor, Tensor | None], None]
 
 
 Hook = ProjectionHook | BlockHook | AttentionHook

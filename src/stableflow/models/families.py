@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stableflow.models.base import FlowModel
+from stableflow.models.bria import BriaModel
 from stableflow.models.chroma import ChromaModel
 from stableflow.models.flux import FluxModel
 from stableflow.models.flux2 import Flux2Model
@@ -17,6 +18,7 @@ FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 
 FAMILIES.register("FluxPipeline")(FluxModel)
 FAMILIES.register("FluxKontextPipeline")(FluxModel)  # without a reference picture
+FAMILIES.register("BriaPipeline")(BriaModel)
 FAMILIES.register("ChromaPipeline")(ChromaModel)
 FAMILIES.register("Flux2Pipeline")(Flux2Model)
 FAMILIES.register("Flux2KleinPipeline")(Flux2Model)

@@ -1,19 +1,17 @@
 """FLUX.1 (dev, schnell and every checkpoint in that layout) over an unmodified diffusers FluxPipeline."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers import FluxKontextPipeline, FluxPipeline
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import (
-    AttentionObserver,
     Conditioning,
     Guidance,
     Intervention,
@@ -43,6 +41,7 @@ from stableflow.models.common import (
     unpack,
     vae_decode,
     vae_encode,
+    watch_text_first,
 )
 from stableflow.models.guidance import scale_rows
 from stableflow.models.prompts import split_words, warn_about_lost_text
@@ -194,31 +193,4 @@ class FluxModel:
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
     projections = partial(projections_of, [block.attn], index)
-    return Layer(index, kind, block, projections, text_and_image, partial(_watch, block.attn))
-
-
-def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
-    """Gather what leaves the QK norms during a pass; at its end, join the streams, text first, and rotate them."""
-    streams = ["added_", ""] if attention.added_kv_proj_dim is not None else [""]
-    normed: dict[str, Tensor] = {}
-
-    def keep(name: str, module: Any, args: Any, output: Tensor) -> None:
-        normed[name] = output
-
-    def report(module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
-        def joint(part: str) -> Any:
-            tokens = torch.cat([normed[f"norm_{stream}{part}"] for stream in streams], dim=1)
-            return apply_rotary_emb(tokens, kwargs["image_rotary_emb"], sequence_dim=1)
-
-        observer(joint("q"), joint("k"))
-        normed.clear()
-
-    handles = [attention.register_forward_hook(report, with_kwargs=True)]
-    for name in [f"norm_{stream}{part}" for stream in streams for part in "qk"]:
-        handles.append(getattr(attention, name).register_forward_hook(partial(keep, name)))
-
-    def remove() -> None:
-        for handle in handles:
-            handle.remove()
-
-    return remove
+    return Layer(index, kind, block, projections, text_and_image, partial(watch_text_first, block.attn))

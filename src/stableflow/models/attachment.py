@@ -15,6 +15,7 @@ from stableflow.models.base import (
     AttentionHook,
     BlockHook,
     Branch,
+    CallHook,
     Forward,
     Hook,
     Intervention,
@@ -35,6 +36,10 @@ class Attachment:
         self._fired = Counter[int]()
         self._forwards: tuple[Forward, ...] = ()
 
+    def has(self, kind: type[Hook]) -> bool:
+        """Whether there is a hook of this kind."""
+        return any(isinstance(hook, kind) for hook in self._hooks)
+
     @property
     def every_branch(self) -> bool:
         """Whether a hook asks for the unconditional branch of passes that would do without."""
@@ -47,6 +52,8 @@ class Attachment:
                 stack.callback(self._on_block(hook).remove)
             elif isinstance(hook, AttentionHook):
                 stack.callback(self._on_attention(hook))
+            elif isinstance(hook, CallHook):
+                stack.callback(self._in_place_of(hook))
             else:
                 for attention, projection in enumerate(hook.layer.projections(hook.part)):
                     stack.callback(self._on_projection(hook, attention, projection).remove)
@@ -110,6 +117,24 @@ class Attachment:
 
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
 
+    def _in_place_of(self, hook: CallHook) -> Callable[[], None]:
+        site, block = self._new_site(hook.layer), hook.layer.block
+        replaced, own = block.forward, "forward" in vars(block)  # accelerate may have put one there before us
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return hook.function(
+                self._current(site)[0], hook.layer.identity(args, kwargs), lambda: replaced(*args, **kwargs)
+            )
+
+        def restore() -> None:
+            if own:
+                block.forward = replaced
+            else:
+                del block.forward
+
+        block.forward = forward
+        return restore
+
     def _on_attention(self, hook: AttentionHook) -> Callable[[], None]:
         if hook.layer.watch is None:
             raise InterventionError(
@@ -151,11 +176,20 @@ class AttachmentStack:
         if hooks:
             self._check()
         attachment = Attachment(hooks)
+        self._refuse_measuring_an_approximation(attachment)
         with ExitStack() as stack:
             attachment.install(stack)
             self._open.append(attachment)
             stack.callback(self._open.remove, attachment)
             yield
+
+    def _refuse_measuring_an_approximation(self, added: Attachment) -> None:
+        together = [*self._open, added]
+        if all(any(attachment.has(kind) for attachment in together) for kind in (BlockHook, CallHook)):
+            raise InterventionError(
+                "A layer's effect cannot be measured while other layers reuse what they computed before: what is "
+                "missing would be taken for the layer's effect. Leave the block of ReuseResidual before measuring."
+            )
 
     @contextmanager
     def forward(

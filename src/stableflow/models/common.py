@@ -91,7 +91,7 @@ def execution_device(pipeline: Any) -> torch.device:
 def compute_dtype(transformer: nn.Module) -> torch.dtype:
     """Return the type that the transformer computes in.
 
-    diffusers' own answer asks every module for a hook by a failing attribute look-up, a fifth of a step of a small model;
+    diffusers' own answer asks every module for a hook by a failing attribute look-up, several times in a step;
     it is asked only where there is a hook.
     """
     hooked = any("_diffusers_hook" in module.__dict__ for module in transformer.modules())

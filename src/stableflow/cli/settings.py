@@ -53,9 +53,13 @@ class EditSettings(BaseModel):
 
         Raises:
             UnknownNameError: No preset has this name.
+            InputError: What a recipe says of its preset is not known here.
         """
         if isinstance(self.preset, dict):
-            return SpeedPreset(**self.preset)
+            try:
+                return SpeedPreset(**self.preset)
+            except TypeError as error:
+                raise InputError(f"The preset of this run is of another version: {error}.") from error
         return make_preset(self.preset or "exact")
 
 

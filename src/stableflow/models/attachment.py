@@ -46,7 +46,13 @@ class Attachment:
         return any(isinstance(hook, ProjectionHook) and hook.every_branch for hook in self._hooks)
 
     def install(self, stack: ExitStack) -> None:
-        """Register every hook; leaving the stack removes them."""
+        """Register every hook; leaving the stack removes them.
+
+        Compiled blocks that are hooked run uncompiled meanwhile, all others stay compiled: a hook that comes after
+        compilation would be ignored without a word, and one that comes before would be compiled in for good.
+        """
+        for block in {id(hook.layer.block): hook.layer.block for hook in self._hooks}.values():
+            stack.callback(_run_uncompiled(block))
         for hook in self._hooks:
             if isinstance(hook, BlockHook):
                 stack.callback(self._on_block(hook).remove)
@@ -72,8 +78,9 @@ class Attachment:
         if wrong:
             raise InterventionError(
                 f"The hooks of these layers fired this many times in one forward pass, instead of once: {wrong}. "
-                "A model compiled before attaching, or one that routes around its projections, cannot be intervened "
-                "on: attach before torch.compile, and switch step caches and layer skipping off."
+                "A transformer that was compiled as a whole, or one that routes around its projections, cannot be "
+                "intervened on: compile its blocks (load(..., compile=True)), and switch step caches and layer "
+                "skipping off."
             )
 
     def _new_site(self, layer: Layer) -> int:
@@ -148,6 +155,19 @@ class Attachment:
                 hook.function(forward, q, k)
 
         return hook.layer.watch(fire)
+
+
+def _run_uncompiled(block: nn.Module) -> Callable[[], None]:
+    """Suspend what `block.compile()` did; returns what brings it back."""
+    compiled = block._compiled_call_impl
+    if compiled is None:
+        return lambda: None
+    block._compiled_call_impl = None
+
+    def restore() -> None:
+        block._compiled_call_impl = compiled
+
+    return restore
 
 
 class AttachmentStack:

@@ -31,7 +31,7 @@ def test_the_exact_preset_is_the_default_and_unknown_ones_are_refused(model):
 
 
 def test_every_setting_of_a_preset_acts(model, tmp_path):
-    """fp8 changes edits a little and is kept by a saved session; reuse changes them, and both leave the source alone."""
+    """fp8 changes edits a little and a saved session keeps it; reuse changes them; both leave the source alone."""
     plain = sf.StableFlow(model, layers=LAYERS)
     exact = plain.invert(picture(), SOURCE, num_steps=8)
     expected = plain.edit(exact, EDITS).latents

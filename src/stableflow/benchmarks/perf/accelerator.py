@@ -1,15 +1,16 @@
 """Rows, sessions and memory of a random FLUX on one device, beside the floors that the hardware sets."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stableflow.benchmarks.perf.measure import PROMPT, clock_for, interleaved, of_drawn, of_real
+from stableflow.benchmarks.perf.measure import EDITS, PROMPT, clock_for, interleaved, of_drawn, of_real
 from stableflow.benchmarks.perf.random_flux import SHAPES, Shape, random_flux
+from stableflow.benchmarks.perf.reference import draw_and_edit
 from stableflow.editing.stable_flow import StableFlow
 from stableflow.models.base import Conditioning
 from stableflow.models.flux import FluxModel
@@ -57,13 +58,29 @@ def measure_on(device: str, size: str, *, rounds: int = 5, compiled: bool = True
     real, still_exact = of_real(model, layers, picture, rounds=max(1, rounds // 2))
     found |= {"sessions": [asdict(row) for row in drawn + real], "exact": exact and still_exact}
     if device != "cpu":
-        found["peak bytes"] = torch.cuda.max_memory_allocated()
+        found["peak bytes"] = peaks(model, layers)
     if compiled:
         compile_blocks(model.pipeline.transformer)
         for side in (shape.side, shape.side // 2):
             found[f"{side} px"]["compiled"] = row_times(model, side, rounds)
         drawn, _ = of_drawn(StableFlow(model, layers=layers, keep="device"), num_steps=15, rounds=rounds)
         found["sessions, compiled"] = [asdict(row) for row in drawn]
+    return found
+
+
+def peaks(model: FluxModel, layers: Sequence[int]) -> dict[str, int]:
+    """Return the most bytes that a CUDA device held, weights included, in the published way and in a session."""
+    editor = StableFlow(model, layers=layers, keep="device")
+
+    def session() -> None:
+        editor.edit(editor.generate(PROMPT, seed=1), EDITS[0])
+
+    ways = {"published": lambda: draw_and_edit(model, layers, PROMPT, EDITS[:1], seed=1), "session": session}
+    found = {}
+    for name, way in ways.items():
+        torch.cuda.reset_peak_memory_stats(model.device)
+        way()
+        found[name] = torch.cuda.max_memory_allocated(model.device)
     return found
 
 

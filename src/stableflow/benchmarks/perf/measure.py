@@ -21,6 +21,7 @@ from stableflow.editing.stable_flow import StableFlow
 from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
 from stableflow.interventions import InjectKV, KVStore, RecordKV
+from stableflow.models.common import pack
 from stableflow.models.flux import FluxModel
 
 PROMPT = "a white cat sitting on the grass at noon"
@@ -154,13 +155,12 @@ def engine_overhead(model: FluxModel, layers: tuple[int, ...], *, num_steps: int
     conditioning = model.encode_prompt([PROMPT])
     noise = standard_noise(torch.Generator().manual_seed(0), (1, *model.latent_shape(height, width)), model.device)
     grid, scale, store = model.time_grid(num_steps, height, width), model.default_guidance_scale, KVStore()
-    packed = noise.unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
     def plain() -> torch.Tensor:
         return model.pipeline(
             prompt_embeds=conditioning.tensors["encoder_hidden_states"],
             pooled_prompt_embeds=conditioning.tensors["pooled_projections"],
-            latents=packed.to(model.dtype),
+            latents=pack(noise).to(model.dtype),
             height=height,
             width=width,
             num_inference_steps=num_steps,

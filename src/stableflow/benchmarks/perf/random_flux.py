@@ -56,21 +56,9 @@ SHAPES = {
 
 def random_flux(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> FluxModel:
     """Return a model over such a pipeline; the transformer's weights are made where they are used."""
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.device("meta"):
-        transformer = FluxTransformer2DModel(
-            in_channels=4 * shape.latent_channels,
-            num_layers=shape.double,
-            num_single_layers=shape.single,
-            attention_head_dim=shape.head_dim,
-            num_attention_heads=shape.heads,
-            joint_attention_dim=shape.text_dim,
-            pooled_projection_dim=shape.pooled_dim,
-            guidance_embeds=True,
-            axes_dims_rope=shape.rope,
-        )
-    transformer: Any = nn.Module.to(transformer, dtype).to_empty(device=device)  # diffusers' own `to` warns of nothing
-    _fill(transformer, generator)
+    # diffusers' own `to` would warn of nothing
+    transformer: Any = nn.Module.to(empty_transformer(shape), dtype).to_empty(device=device)
+    _fill(transformer, torch.Generator(device).manual_seed(seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stubs: list[Any] = [nn.Module.to(part, device, dtype).eval() for part in _stubs(shape)]
@@ -89,6 +77,22 @@ def random_flux(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch
     model = wrap(pipeline, name="random-flux", max_sequence_length=shape.text_tokens)
     assert isinstance(model, FluxModel)
     return model
+
+
+def empty_transformer(shape: Shape) -> FluxTransformer2DModel:
+    """Return a transformer of this shape without memory for its weights."""
+    with torch.device("meta"):
+        return FluxTransformer2DModel(
+            in_channels=4 * shape.latent_channels,
+            num_layers=shape.double,
+            num_single_layers=shape.single,
+            attention_head_dim=shape.head_dim,
+            num_attention_heads=shape.heads,
+            joint_attention_dim=shape.text_dim,
+            pooled_projection_dim=shape.pooled_dim,
+            guidance_embeds=True,
+            axes_dims_rope=shape.rope,
+        )
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from families import FAMILIES
+from models.conformance import PROMPTS, ROUNDING, every, gap, model_of, noise, square
 from test_interventions import module_state, run
 
 import stableflow as sf
@@ -82,3 +84,17 @@ def test_nothing_is_measured_on_an_approximation(model, rows):
 def test_what_is_left_out_cannot_be_recorded(model, rows):
     with pytest.raises(InterventionError, match=r"\{1: 0"):
         velocities(model, rows, ReuseResidual(LAYERS), RecordKV([1], KVStore()))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blocks_of_every_family_have_residuals(name):
+    family = FAMILIES[name]
+    model = model_of(family)
+    latents, conditioning = noise(model, square(family), 1), model.encode_prompt(PROMPTS[:1])
+
+    def twice(*interventions):
+        with model.attach(*interventions):
+            return [model.velocity(latents, 0.8, conditioning, guidance_scale=family.guided[0]) for _ in range(2)]
+
+    full, reused = twice(), twice(ReuseResidual(every(model)))
+    assert torch.equal(full[0], reused[0]) and 0 < gap(full[1], reused[1]) <= ROUNDING

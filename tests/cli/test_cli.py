@@ -101,6 +101,23 @@ def test_a_dry_run_writes_nothing(command, generated, real, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_presets(command, real, folder, tmp_path):
+    real = real[: real.index("--steps")]
+    code, out, _ = command(*real, "--preset", "fast", "--dry-run", "--format", "json")
+    plan = json.loads(out)
+    assert code == 0 and (plan["preset"], plan["steps"]) == ("fast", 8)
+    assert (plan["source evaluations"], plan["edit evaluations"]) == (24, 8)
+    code, _, err = command(*real, "--preset", "fast", "--out", "o", "--session", "s")
+    assert code == 0, err
+    recipe = json.loads((tmp_path / "o" / "result.json").read_text())["recipe"]
+    assert recipe["preset"]["name"] == "fast" and recipe["nfe"] == {"source": 24, "edit": 8, "rows": 2}
+    code, _, err = command("edit", "--from-image", "o/edit_1.png", "-m", folder, "--image", "photo.png", "--out", "o2")
+    assert code == 0 and np.array_equal(pixels(tmp_path / "o/edit_1.png"), pixels(tmp_path / "o2/edit_1.png")), err
+    code, _, err = command(*real, "--preset", "exact", "--session", "s", "--out", "o3")
+    assert code == 2 and "num_steps is 8 there and 50 here" in err
+    refused(command(*real, "--preset", "slow", "--out", "o4"), "Unknown preset 'slow'", tmp_path / "o4")
+
+
 def test_previews_are_off_by_default(command, generated, tmp_path):
     command(*generated, "--out", "o", "--preview", "1")
     assert (tmp_path / "o" / "preview.png").exists()

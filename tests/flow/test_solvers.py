@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stableflow.errors import InputError, UnknownNameError
-from stableflow.flow.integrate import integrate
+from stableflow.flow.integrate import count_evaluations, integrate
 from stableflow.flow.solvers import SOLVERS, FixedPoint, describe_solver, make_solver
 from stableflow.flow.time_grid import linear_time_grid
 
@@ -92,3 +92,9 @@ def test_bad_solvers():
         make_solver("eulr")
     with pytest.raises(InputError, match="at least one iteration"):
         FixedPoint(0)
+
+
+@pytest.mark.parametrize(("solver", "evaluations"), [("euler", 5), ("midpoint", 10), ("heun", 10), ("fireflow", 6)])
+def test_evaluations_are_counted_with_those_of_the_start(solver, evaluations):
+    assert count_evaluations(make_solver(solver), linear_time_grid(5)) == evaluations
+    assert count_evaluations(FixedPoint(3), linear_time_grid(5).reversed()) == 15

@@ -38,6 +38,7 @@ def edit(
     window: Annotated[str | None, typer.Option("--window", help="Inject at these flow times only, as 0.4,1.")] = None,
     solver: o.Solver = None,
     inversion: o.Inversion = None,
+    preset: o.Preset = None,
     nudge: o.Nudge = None,
     keep: o.Keep = None,
     max_sequence_length: o.TextLength = None,
@@ -72,7 +73,7 @@ def edit(
     loaded = o.open_model(
         settings.model, device, dtype, offload, components, lora, offline, settings.max_sequence_length
     )
-    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep)
+    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep, preset=settings.speed())
     if dry_run:
         plan = edit_plan(editor, settings)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
@@ -108,8 +109,8 @@ def make_source(editor: StableFlow, settings: EditSettings, reporter: Reporter) 
         source = editor.invert(
             settings.image,
             settings.prompt or "",
-            solver=make_solver(settings.solver or "fixed_point"),
-            num_steps=50 if settings.steps is None else settings.steps,
+            solver=None if settings.solver is None else make_solver(settings.solver),
+            num_steps=settings.steps,
             nudge_scale=settings.nudge,
             inversion=settings.inversion,
             guidance_scale=1.0 if settings.guidance is None else settings.guidance,
@@ -134,6 +135,10 @@ def _source(editor: StableFlow, settings: EditSettings, session: Path | None, re
         "prompt": settings.prompt, "seed": settings.seed, "num_steps": settings.steps, "height": settings.height,
         "width": settings.width, "guidance_scale": settings.guidance,
     }  # fmt: skip
+    if settings.preset is not None and settings.image is not None:
+        speed = settings.speed()
+        asked["num_steps"] = speed.num_steps if settings.steps is None else settings.steps
+        asked["inversion"] = settings.inversion or speed.inversion
     source.fingerprint.require(**{name: value for name, value in asked.items() if value is not None})
     if (settings.image is None) != (source.fingerprint.image is None):
         raise InputError(

@@ -24,6 +24,7 @@ def invert(
     layers: o.Layers = None,
     solver: o.Solver = None,
     inversion: o.Inversion = None,
+    preset: o.Preset = None,
     nudge: o.Nudge = None,
     keep: o.Keep = None,
     max_sequence_length: o.TextLength = None,
@@ -41,15 +42,16 @@ def invert(
         raise InputError("--image is missing: name the picture to invert.")
     settings = make_settings(
         {"model": model, "image": image, "prompt": prompt, "steps": steps, "guidance": guidance, "height": height,
-         "width": width, "layers": layers, "solver": solver, "inversion": inversion, "nudge": nudge, "keep": keep,
-         "max_sequence_length": max_sequence_length, "to": ["-"]}
+         "width": width, "layers": layers, "solver": solver, "inversion": inversion, "preset": preset, "nudge": nudge,
+         "keep": keep, "max_sequence_length": max_sequence_length, "to": ["-"]}
     )  # fmt: skip
     reporter = Reporter(quiet=quiet, form=form)
     prepare(image, multiple=1)
     check_writable(out)
     reporter.say(f"loading {settings.model} ...")
     loaded = o.open_model(settings.model, device, dtype, offload, components, lora, offline, max_sequence_length)
-    source = make_source(StableFlow(loaded, layers=settings.layers, keep=settings.keep), settings, reporter)
+    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep, preset=settings.speed())
+    source = make_source(editor, settings, reporter)
     source.save(out)
     save_png(out / "reconstruction.png", to_pil(source.images[0], source.alpha))
     reporter.result(

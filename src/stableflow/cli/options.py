@@ -15,13 +15,16 @@ Model = Annotated[str | None, typer.Option("--model", "-m", help="tiny (bundled)
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The source: what to draw, or what --image shows.")]
 Picture = Annotated[Path | None, typer.Option("--image", "-i", help="Edit this picture instead of a drawn one.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Solver steps [15, with --image 50].")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Solver steps [15, with --image the preset's: 50].")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="Of the source [the model's, with --image 1].")]
 Height = Annotated[int | None, typer.Option("--height", help="Pixels.")]
 Width = Annotated[int | None, typer.Option("--width", help="Pixels.")]
 Layers = Annotated[str | None, typer.Option("--layers", help="vital, or numbers such as 0,1,17 [vital].")]
 Solver = Annotated[str | None, typer.Option("--solver", help="euler, fixed_point, midpoint, fireflow or heun.")]
-Inversion = Annotated[str | None, typer.Option("--inversion", help="aligned or paper [aligned].")]
+Inversion = Annotated[str | None, typer.Option("--inversion", help="aligned or paper [the preset's].")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", help="exact, balanced or fast: speed against fidelity [exact].")
+]
 Nudge = Annotated[
     float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the preset's, or 1.15].")
 ]

@@ -3,8 +3,10 @@
 from typing import Any
 
 from stableflow.cli.settings import EditSettings
-from stableflow.editing.memory import choose_keep
+from stableflow.editing.memory import choose_keep, needed_bytes
+from stableflow.editing.sampling import sampler_of
 from stableflow.editing.stable_flow import StableFlow
+from stableflow.flow.integrate import count_evaluations
 from stableflow.flow.solvers import make_solver
 from stableflow.images import prepare
 
@@ -24,20 +26,27 @@ def edit_plan(editor: StableFlow, settings: EditSettings) -> dict[str, Any]:
     else:
         default_height, default_width = model.default_size
         height, width = settings.height or default_height, settings.width or default_width
-    steps = settings.steps if settings.steps is not None else (50 if real else 15)
+    speed = editor.preset
+    steps = settings.steps if settings.steps is not None else (speed.num_steps if real else 15)
     grid = model.time_grid(steps, height, width)
-    solver = make_solver(settings.solver or ("fixed_point" if real else "euler"))
-    passes = grid.num_steps * solver.evals_per_step
-    kv_bytes = model.kv_bytes(height, width) * len(editor.layers) * passes
+    solver = make_solver(settings.solver or (speed.solver if real else "euler"))
+    twice = real and (settings.inversion or speed.inversion) == "paper"
+    sampler = sampler_of(solver) if twice else solver
+    passes, evaluations = count_evaluations(sampler, grid), count_evaluations(solver, grid)
+    kv_bytes = needed_bytes(
+        model, height, width, layers=len(editor.layers), passes=passes, precision=speed.kv_precision
+    )
+    edit_passes = passes if twice or not real else grid.num_steps  # aligned replay: one a step
     keep = choose_keep(editor.keep, kv_bytes, model.device)
     return {
         "model": model.name,
         "size": f"{width}x{height}",
         "layers": list(editor.layers),
+        "preset": speed.name,
         "steps": steps,
-        "source evaluations": passes * (2 if settings.inversion == "paper" and real and keep != "share" else 1),
+        "source evaluations": evaluations + (passes if twice and keep != "share" else 0),
         "edit rows": len(settings.to) + (keep == "share"),
-        "edit evaluations": passes,
+        "edit evaluations": edit_passes,
         "keys and values": "shared in the batch" if keep == "share" else f"{kv_bytes / 1e6:.1f} MB on {keep}",
         "files": len(settings.to) + 3,
     }

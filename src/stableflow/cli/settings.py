@@ -6,6 +6,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.errors import InputError
 
 
@@ -28,7 +29,8 @@ class EditSettings(BaseModel):
     weight: float = 1.0
     window: tuple[float, float] = (0.0, 1.0)
     solver: str | dict[str, Any] | None = None
-    inversion: Literal["aligned", "paper"] = "aligned"
+    inversion: Literal["aligned", "paper"] | None = None
+    preset: str | dict[str, Any] | None = None
     nudge: float | None = None
     keep: Literal["auto", "device", "cpu", "share"] = "auto"
     max_sequence_length: int | None = None
@@ -45,6 +47,20 @@ class EditSettings(BaseModel):
     @classmethod
     def _split_window(cls, value: Any) -> Any:
         return value.split(",") if isinstance(value, str) else value
+
+    def speed(self) -> SpeedPreset:
+        """Return the preset that is named or described, the exact one when none is.
+
+        Raises:
+            UnknownNameError: No preset has this name.
+            InputError: What a recipe says of its preset is not known here.
+        """
+        if isinstance(self.preset, dict):
+            try:
+                return SpeedPreset(**self.preset)
+            except TypeError as error:
+                raise InputError(f"The preset of this run is of another version: {error}.") from error
+        return make_preset(self.preset or "exact")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -81,6 +97,7 @@ def from_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
             "weight": recipe["weight"],
             "window": recipe["t_window"],
             "solver": source["solver"],
+            "preset": recipe.get("preset"),
             "image_digest": source["image"],
         }
         if real:

@@ -7,7 +7,10 @@ import torch
 
 from stableflow.errors import unknown_name
 from stableflow.interventions import KVStore
+from stableflow.interventions.store import Precision
+from stableflow.models.base import FlowModel
 
+FP8_BYTES = 1  # a number
 Keep = Literal["auto", "device", "cpu", "share"]
 SHARE_OF_FREE = 0.5  # of free memory that recorded keys and values may take by default
 
@@ -24,10 +27,18 @@ def choose_keep(keep: Keep, bytes_needed: int, device: torch.device) -> Keep:
     return "cpu" if on_cpu and device.type != "cpu" else "share"
 
 
-def make_store(keep: Keep, bytes_needed: int, device: torch.device) -> KVStore | None:
+def needed_bytes(
+    model: FlowModel, height: int, width: int, *, layers: int, passes: int, precision: Precision = "exact"
+) -> int:
+    """Return the most bytes that a source's keys and values take."""
+    exact = model.kv_bytes(height, width) * layers * passes
+    return exact if precision == "exact" else exact * FP8_BYTES // model.dtype.itemsize
+
+
+def make_store(keep: Keep, bytes_needed: int, device: torch.device, precision: Precision = "exact") -> KVStore | None:
     """Return an empty store, or None where the source shares the batch with its edits."""
     choice = choose_keep(keep, bytes_needed, device)
-    return None if choice == "share" else KVStore("cpu" if choice == "cpu" else None)
+    return None if choice == "share" else KVStore("cpu" if choice == "cpu" else None, precision=precision)
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -18,7 +18,8 @@ from stableflow.files import replacing, write_text_atomic
 from stableflow.flow.inversion import unnudge
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import Trajectory
-from stableflow.interventions.store import Address, KVStore
+from stableflow.interventions.address import Address
+from stableflow.interventions.store import KVStore
 from stableflow.models.base import Conditioning
 from stableflow.types import Images, Latents
 
@@ -97,6 +98,7 @@ class Source:
         tensors |= {f"conditioning/{name}": tensor for name, tensor in self.conditioning.tensors.items()}
         if self.store is not None:
             tensors |= {f"kv/{_key(address)}": features for address, features in self.store.entries.items()}
+            tensors |= {f"kv_scale/{_key(address)}": scale for address, scale in self.store.scales.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     @staticmethod
@@ -122,7 +124,7 @@ class Source:
             conditioning=conditioning,
             trajectory=Trajectory({float(t): state for t, state in _under("trajectory/", tensors).items()}),
             offsets={float(t): offset for t, offset in _under("offset/", tensors).items()},
-            store=None if settings["shared"] else _read_store(_under("kv/", tensors)),
+            store=None if settings["shared"] else _read_store(_under("kv/", tensors), _under("kv_scale/", tensors)),
             images=tensors["images"],
             alpha=tensors.get("alpha"),
             nfe=settings["nfe"],
@@ -159,8 +161,8 @@ def _key(address: Address) -> str:
     return key if first else f"{key}/{address.branch}/{address.attention}"
 
 
-def _read_store(entries: Mapping[str, Tensor]) -> KVStore:
-    store = KVStore()
+def _read_store(entries: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> KVStore:
+    store = KVStore(precision="fp8" if scales else "exact")
     for key, features in entries.items():
         t, occurrence, layer, part, *rest = key.split("/")
         branch, attention = rest or ("conditional", "0")
@@ -172,5 +174,5 @@ def _read_store(entries: Mapping[str, Tensor]) -> KVStore:
             "conditional" if branch == "conditional" else "unconditional",
             int(attention),
         )
-        store.put(address, features)
+        store.put_kept(address, (features, scales[key]) if key in scales else (features,))
     return store

@@ -7,7 +7,7 @@ import dataclasses
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Literal
 
 import torch
@@ -16,27 +16,28 @@ from torch import Tensor
 
 from stableflow.editing.base import EDITORS
 from stableflow.editing.fingerprint import ENCODED, Fingerprint, digest
-from stableflow.editing.memory import Keep, make_store
+from stableflow.editing.memory import Keep, make_store, needed_bytes
 from stableflow.editing.passes import (
     CountedVelocity,
     decode,
     dtype_name,
-    encode_prompts,
     require_same_model,
     standard_noise,
 )
+from stableflow.editing.presets import SpeedPreset, make_preset
+from stableflow.editing.prompts import PromptCache
 from stableflow.editing.result import EditResult
 from stableflow.editing.sampling import check_inversion, checked_guidance, edit_solver, guidance_rows, sampler_of
 from stableflow.editing.source import Source
 from stableflow.editing.versions import versions
 from stableflow.errors import InputError
-from stableflow.flow.integrate import Callback, StepRecord, integrate
+from stableflow.flow.integrate import Callback, StepRecord, count_evaluations, integrate
 from stableflow.flow.inversion import Anchored, invert, nudge, unnudge
 from stableflow.flow.solvers import Solver, describe_solver, make_solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import Trajectory
 from stableflow.images import PictureLike, Prepared, prepare
-from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
+from stableflow.interventions import InjectKV, KVStore, RecordKV, ReuseResidual, ShareKV
 from stableflow.interventions.blend import WHOLE_FLOW, Blend
 from stableflow.models.base import Conditioning, FlowModel
 from stableflow.types import Latents
@@ -55,6 +56,8 @@ class StableFlow:
         keep: What becomes of the source's keys and values. "device" keeps them beside the model, "cpu" in main
             memory, "share" keeps nothing and runs the source's row again with every edit; "auto" takes the first of
             these for which memory is free.
+        preset: "exact", "balanced" or "fast": how real pictures are inverted unless `invert` is told otherwise, in
+            which precision keys and values are kept, and what edits leave out.
 
     Example:
         >>> editor = StableFlow(load("tiny"))
@@ -63,10 +66,19 @@ class StableFlow:
         torch.Size([1, 3, 64, 64])
     """
 
-    def __init__(self, model: FlowModel, *, layers: str | Sequence[int] = VITAL, keep: Keep = "auto"):
+    def __init__(
+        self,
+        model: FlowModel,
+        *,
+        layers: str | Sequence[int] = VITAL,
+        keep: Keep = "auto",
+        preset: str | SpeedPreset = "exact",
+    ):
         self.model = model
         self.layers = resolve_layers(model, layers)
         self.keep: Keep = keep
+        self.preset = make_preset(preset)
+        self._prompts = PromptCache(model)
 
     def generate(
         self,
@@ -101,7 +113,7 @@ class StableFlow:
         guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)
         grid = self.model.time_grid(num_steps, height, width)
         solver = make_solver(solver)
-        conditioning = encode_prompts(self.model, prompt)
+        conditioning = self._prompts.encode(prompt)
         store = self._store(solver, grid, height, width)
 
         trajectory = Trajectory()
@@ -119,10 +131,10 @@ class StableFlow:
         image: PictureLike,
         prompt: str | Conditioning,
         *,
-        solver: str | Solver = "fixed_point",
-        num_steps: int = 50,
+        solver: str | Solver | None = None,
+        num_steps: int | None = None,
         nudge_scale: float | None = None,
-        inversion: Literal["aligned", "paper"] = "aligned",
+        inversion: Literal["aligned", "paper"] | None = None,
         guidance_scale: float | None = 1.0,
         height: int | None = None,
         width: int | None = None,
@@ -133,8 +145,9 @@ class StableFlow:
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's step. Aligned replay needs it; inversion="paper" takes any.
-            num_steps: Solver steps.
+            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
+                takes any.
+            num_steps: Solver steps; the preset's when None: 50 of the exact one.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
                 checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
             inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
@@ -149,10 +162,12 @@ class StableFlow:
             InputError: A setting is out of range, or the solver does not go with aligned replay.
         """
         nudge_scale = default_nudge_scale(self.model) if nudge_scale is None else nudge_scale
-        solver = make_solver(solver)
+        solver = make_solver(self.preset.solver if solver is None else solver)
+        num_steps = self.preset.num_steps if num_steps is None else num_steps
+        inversion = self.preset.inversion if inversion is None else inversion
         check_inversion(inversion, solver)
         guidance_scale = checked_guidance(guidance_scale, self.model.default_guidance_scale)
-        conditioning = encode_prompts(self.model, prompt)
+        conditioning = self._prompts.encode(prompt)
         picture = prepare(
             image,
             multiple=self.model.pixel_multiple,
@@ -224,7 +239,7 @@ class StableFlow:
         layers = self.layers if layers is None else resolve_layers(self.model, layers)
         self._require_usable(source, layers)
         source = source.to(self.model.device)
-        edits = encode_prompts(self.model, prompts)
+        edits = self._prompts.encode(prompts)
         settings = source.fingerprint
         default = settings.guidance_scale
         if settings.inversion is not None and default is not None:
@@ -241,7 +256,11 @@ class StableFlow:
             conditioning, rows = edits, guidance
         velocity = CountedVelocity(self.model, conditioning, rows)
         noise = source.noise.expand(len(conditioning), -1, -1, -1)
-        with self.model.attach(intervention):
+        others = [layer.index for layer in self.model.layers if layer.index not in layers]
+        with ExitStack() as stack:
+            if source.store is not None:
+                stack.enter_context(source.store.prefetching(self.model.device))
+            stack.enter_context(self.model.attach(intervention, ReuseResidual(others, self.preset.reuse_every)))
             latents = integrate(velocity, noise, source.grid, edit_solver(source), callback=callback)
         latents = unnudge(latents[-len(edits) :], settings.nudge_scale)
         images = decode(self.model, latents, source.images.shape[-2:])
@@ -255,6 +274,8 @@ class StableFlow:
             "token_mask": None if token_mask is None else digest(token_mask),
             "weight": weight,
             "keep": "share" if source.store is None else "recorded",
+            "kv_precision": None if source.store is None else source.store.precision,
+            "preset": self.preset.describe(),
             "nfe": {"source": source.nfe, "edit": velocity.nfe, "rows": len(conditioning)},
             "seconds": round(time.perf_counter() - started, 3),
             "versions": versions(),
@@ -282,8 +303,10 @@ class StableFlow:
         return None, latents.to(self.model.device, torch.float32)
 
     def _store(self, solver: Solver, grid: TimeGrid, height: int, width: int) -> KVStore | None:
-        bytes_needed = self.model.kv_bytes(height, width) * len(self.layers) * grid.num_steps * solver.evals_per_step
-        return make_store(self.keep, bytes_needed, self.model.device)
+        precision = self.preset.kv_precision
+        passes = count_evaluations(solver, grid)
+        needed = needed_bytes(self.model, height, width, layers=len(self.layers), passes=passes, precision=precision)
+        return make_store(self.keep, needed, self.model.device, precision)
 
     def _recording(self, store: KVStore | None) -> AbstractContextManager[None]:
         return nullcontext() if store is None else self.model.attach(RecordKV(self.layers, store))

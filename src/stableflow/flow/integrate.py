@@ -61,6 +61,19 @@ def integrate(
     return latents
 
 
+def count_evaluations(solver: Solver, grid: TimeGrid) -> int:
+    """Return how often a solver evaluates v along a grid, its start included."""
+    evaluations = 0
+
+    def counted(latents: Tensor, t: float) -> Tensor:
+        nonlocal evaluations
+        evaluations += 1
+        return torch.zeros_like(latents)
+
+    integrate(counted, torch.zeros(1, 1, 1, 1), grid, solver)
+    return evaluations
+
+
 def _require_finite(latents: Tensor, index: int, num_steps: int, t0: float, t1: float) -> None:
     if not bool(torch.isfinite(latents).all()):
         raise NumericsError(

@@ -5,7 +5,8 @@ from stableflow.interventions.capture import CaptureAttention
 from stableflow.interventions.inject import InjectKV
 from stableflow.interventions.record import RecordKV
 from stableflow.interventions.reduce import AttentionMean
+from stableflow.interventions.reuse import ReuseResidual
 from stableflow.interventions.share import ShareKV
 from stableflow.interventions.store import KVStore
 
-__all__ = ["AttentionMean", "Bypass", "CaptureAttention", "InjectKV", "KVStore", "RecordKV", "ShareKV"]
+__all__ = ["AttentionMean", "Bypass", "CaptureAttention", "InjectKV", "KVStore", "RecordKV", "ReuseResidual", "ShareKV"]

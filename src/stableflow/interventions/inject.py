@@ -6,9 +6,10 @@ from functools import partial
 
 from torch import Tensor
 
+from stableflow.interventions.address import address_of
 from stableflow.interventions.blend import Blend
 from stableflow.interventions.parts import check_parts
-from stableflow.interventions.store import KVStore, address_of
+from stableflow.interventions.store import KVStore
 from stableflow.models.base import PARTS, Forward, Layer, Part, ProjectionHook
 
 

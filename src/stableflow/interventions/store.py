@@ -1,47 +1,56 @@
 """The keys and values of a source, kept from its own passes for those of its edits."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.errors import InterventionError, TokenLayoutError
-from stableflow.models.base import Branch, Forward, Part
+from stableflow.errors import InterventionError, TokenLayoutError, unknown_name
+from stableflow.interventions.address import Address
+from stableflow.interventions.compress import from_fp8, to_fp8
+from stableflow.interventions.prefetch import Kept, Prefetch, Transfer
+from stableflow.models.base import Branch
 
-
-@dataclass(frozen=True, order=True)
-class Address:
-    """Which projection of which pass: time, occurrence, layer, key or value, branch, and attention of the block."""
-
-    t: float
-    occurrence: int
-    layer: int
-    part: Part
-    branch: Branch = "conditional"
-    attention: int = 0
+Precision = Literal["exact", "fp8"]
 
 
 class KVStore:
     """Keys and values of the source's image tokens by pass and layer.
 
     Memory: 2 x passes x branches x layers x image tokens x width x bytes an element; 50.3 MB a layer and step for
-    FLUX.1 (one branch) at 1024x1024 in bfloat16.
+    FLUX.1 (one branch) at 1024x1024 in bfloat16, half of that in fp8.
 
     Args:
-        device: Where they are kept. "cpu" frees the accelerator's memory and costs a copy at every use; None keeps
-            them where they were made.
+        device: Where they are kept. "cpu" frees the accelerator's memory and costs a copy at every use, which
+            `prefetching` moves out of the way; None keeps them where they were made.
+        precision: "exact", or "fp8" for one byte a number with one scale a token.
     """
 
-    def __init__(self, device: torch.device | str | None = None):
-        self._device = device
-        self._entries: dict[Address, Tensor] = {}
+    def __init__(self, device: torch.device | str | None = None, *, precision: Precision = "exact"):
+        if precision not in ("exact", "fp8"):
+            raise unknown_name("precision of keys and values", precision, ["exact", "fp8"])
+        self.precision: Precision = precision
+        self._device = None if device is None else torch.device(device)
+        self._entries: dict[Address, Kept] = {}
+        self._transfer: Transfer | None = None
+        self._prefetch: Prefetch | None = None
 
     def put(self, address: Address, features: Float[Tensor, "1 image_tokens dim"]) -> None:
         """Keep a copy of one source row's keys or values."""
-        kept = features.detach()
-        self._entries[address] = kept.to(self._device or kept.device, copy=True)
+        features = features.detach()
+        self.put_kept(address, to_fp8(features) if self.precision == "fp8" else (features,))
+
+    def put_kept(self, address: Address, kept: Kept) -> None:
+        """Keep a copy of what another store kept."""
+        if self._to_main_memory:
+            transfer = self._transfer_of(kept[0].device)
+            self._entries[address] = tuple(transfer.down(tensor) for tensor in kept)
+        else:
+            self._entries[address] = tuple(tensor.to(self._device or tensor.device, copy=True) for tensor in kept)
 
     def get(self, address: Address, like: Float[Tensor, "batch image_tokens dim"]) -> Tensor:
         """Return what was put, on `like`'s device, ready to broadcast over its rows.
@@ -57,14 +66,46 @@ class KVStore:
                 f"{len(self.times)} times. "
                 "Edit with the layers, steps and solver that the source was made with, or make the source again."
             )
-        source = self._entries[address]
+        source = self._entries[address][0]
         if source.shape[1:] != like.shape[1:]:
             raise TokenLayoutError(
                 f"RecordKV saw {source.shape[1]} image tokens of width {source.shape[2]}, InjectKV got "
                 f"{like.shape[1]} of width {like.shape[2]}. Keys and values can only be injected at the size they "
                 "were recorded at: run the edit at the source's height and width."
             )
-        return source.to(like.device, like.dtype)
+        kept = self._entries[address] if self._prefetch is None else self._prefetch.take(address)
+        values, *scale = (tensor.to(like.device) for tensor in kept)
+        return from_fp8(values, scale[0], like.dtype) if scale else values.to(like.dtype)
+
+    @contextmanager
+    def prefetching(self, device: torch.device) -> Generator[None]:
+        """Surround the passes of an edit: what is kept in main memory comes to the device one pass ahead.
+
+        Must not be nested; changes nothing but the time where keys and values are on the device already.
+        """
+        if not self._to_main_memory:
+            yield
+            return
+        self._prefetch = Prefetch(self._entries, self._transfer_of(device))
+        try:
+            yield
+        finally:
+            self._prefetch = None
+
+    @property
+    def _to_main_memory(self) -> bool:
+        return self._device is not None and self._device.type == "cpu"
+
+    def _transfer_of(self, device: torch.device) -> Transfer:
+        if self._transfer is None or self._transfer.device != device:
+            self.finish()
+            self._transfer = Transfer(device)
+        return self._transfer
+
+    def finish(self) -> None:
+        """Wait until everything that was put has arrived."""
+        if self._transfer is not None:
+            self._transfer.finish()
 
     def keep_last_visits(self) -> None:
         """Forget all but the last pass of each branch at every time, and count that one as the first."""
@@ -73,8 +114,8 @@ class KVStore:
             visit = (address.t, address.branch)
             last[visit] = max(last.get(visit, 0), address.occurrence)
         self._entries = {
-            replace(address, occurrence=0): features
-            for address, features in self._entries.items()
+            replace(address, occurrence=0): kept
+            for address, kept in self._entries.items()
             if address.occurrence == last[address.t, address.branch]
         }
 
@@ -88,13 +129,15 @@ class KVStore:
 
     @property
     def num_bytes(self) -> int:
-        return sum(features.nbytes for features in self._entries.values())
+        return sum(tensor.nbytes for kept in self._entries.values() for tensor in kept)
 
     @property
     def entries(self) -> Mapping[Address, Tensor]:
-        return self._entries
+        """The kept values; in fp8 they count in units of `scales`."""
+        self.finish()
+        return {address: kept[0] for address, kept in self._entries.items()}
 
-
-def address_of(forward: Forward, layer: int, part: Part) -> Address:
-    """Return the address of a projection in the pass under way."""
-    return Address(forward.t, forward.occurrence, layer, part, forward.branch, forward.attention)
+    @property
+    def scales(self) -> Mapping[Address, Tensor]:
+        """One a token, in fp8; empty else."""
+        return {address: kept[1] for address, kept in self._entries.items() if len(kept) == 2}

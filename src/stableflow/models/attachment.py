@@ -15,6 +15,7 @@ from stableflow.models.base import (
     AttentionHook,
     BlockHook,
     Branch,
+    CallHook,
     Forward,
     Hook,
     Intervention,
@@ -35,18 +36,30 @@ class Attachment:
         self._fired = Counter[int]()
         self._forwards: tuple[Forward, ...] = ()
 
+    def has(self, kind: type[Hook]) -> bool:
+        """Whether there is a hook of this kind."""
+        return any(isinstance(hook, kind) for hook in self._hooks)
+
     @property
     def every_branch(self) -> bool:
         """Whether a hook asks for the unconditional branch of passes that would do without."""
         return any(isinstance(hook, ProjectionHook) and hook.every_branch for hook in self._hooks)
 
     def install(self, stack: ExitStack) -> None:
-        """Register every hook; leaving the stack removes them."""
+        """Register every hook; leaving the stack removes them.
+
+        Compiled blocks that are hooked run uncompiled meanwhile, all others stay compiled: a hook that comes after
+        compilation would be ignored without a word, and one that comes before would be compiled in for good.
+        """
+        for block in {id(hook.layer.block): hook.layer.block for hook in self._hooks}.values():
+            stack.callback(_run_uncompiled(block))
         for hook in self._hooks:
             if isinstance(hook, BlockHook):
                 stack.callback(self._on_block(hook).remove)
             elif isinstance(hook, AttentionHook):
                 stack.callback(self._on_attention(hook))
+            elif isinstance(hook, CallHook):
+                stack.callback(self._in_place_of(hook))
             else:
                 for attention, projection in enumerate(hook.layer.projections(hook.part)):
                     stack.callback(self._on_projection(hook, attention, projection).remove)
@@ -65,8 +78,9 @@ class Attachment:
         if wrong:
             raise InterventionError(
                 f"The hooks of these layers fired this many times in one forward pass, instead of once: {wrong}. "
-                "A model compiled before attaching, or one that routes around its projections, cannot be intervened "
-                "on: attach before torch.compile, and switch step caches and layer skipping off."
+                "A transformer that was compiled as a whole, or one that routes around its projections, cannot be "
+                "intervened on: compile its blocks (load(..., compile=True)), and switch step caches and layer "
+                "skipping off."
             )
 
     def _new_site(self, layer: Layer) -> int:
@@ -110,6 +124,24 @@ class Attachment:
 
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
 
+    def _in_place_of(self, hook: CallHook) -> Callable[[], None]:
+        site, block = self._new_site(hook.layer), hook.layer.block
+        replaced, own = block.forward, "forward" in vars(block)  # accelerate may have put one there before us
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return hook.function(
+                self._current(site)[0], hook.layer.identity(args, kwargs), lambda: replaced(*args, **kwargs)
+            )
+
+        def restore() -> None:
+            if own:
+                block.forward = replaced
+            else:
+                del block.forward
+
+        block.forward = forward
+        return restore
+
     def _on_attention(self, hook: AttentionHook) -> Callable[[], None]:
         if hook.layer.watch is None:
             raise InterventionError(
@@ -125,6 +157,19 @@ class Attachment:
                 hook.function(forward, q, k, added)
 
         return hook.layer.watch(fire)
+
+
+def _run_uncompiled(block: nn.Module) -> Callable[[], None]:
+    """Suspend what `block.compile()` did; returns what brings it back."""
+    compiled = block._compiled_call_impl
+    if compiled is None:
+        return lambda: None
+    block._compiled_call_impl = None
+
+    def restore() -> None:
+        block._compiled_call_impl = compiled
+
+    return restore
 
 
 class AttachmentStack:
@@ -153,11 +198,20 @@ class AttachmentStack:
         if hooks:
             self._check()
         attachment = Attachment(hooks)
+        self._refuse_measuring_an_approximation(attachment)
         with ExitStack() as stack:
             attachment.install(stack)
             self._open.append(attachment)
             stack.callback(self._open.remove, attachment)
             yield
+
+    def _refuse_measuring_an_approximation(self, added: Attachment) -> None:
+        together = [*self._open, added]
+        if all(any(attachment.has(kind) for attachment in together) for kind in (BlockHook, CallHook)):
+            raise InterventionError(
+                "A layer's effect cannot be measured while other layers reuse what they computed before: what is "
+                "missing would be taken for the layer's effect. Leave the block of ReuseResidual before measuring."
+            )
 
     @contextmanager
     def forward(

@@ -237,7 +237,19 @@ class AttentionHook:
     function: Callable[[Forward, Tensor, Tensor, Tensor | None], None]
 
 
-Hook = ProjectionHook | BlockHook | AttentionHook
+@dataclass(frozen=True)
+class CallHook:
+    """Called with (forward, identity output, run) in place of one block; returns the block's output, `run()` or other.
+
+    What it does instead of running the block is an approximation, so it goes with no `BlockHook`: a layer's effect
+    cannot be measured in a pass that leaves layers out.
+    """
+
+    layer: Layer
+    function: Callable[[Forward, Any, Callable[[], Any]], Any]
+
+
+Hook = ProjectionHook | BlockHook | AttentionHook | CallHook
 
 
 @runtime_checkable

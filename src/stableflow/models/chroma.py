@@ -26,6 +26,7 @@ from stableflow.models.common import (
     check_scheduler,
     checked_text_length,
     checkpoint_digest,
+    compute_dtype,
     default_side,
     even_sigmas,
     execution_device,
@@ -82,7 +83,7 @@ class ChromaModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipeline.transformer.dtype
+        return compute_dtype(self.pipeline.transformer)
 
     @property
     def device(self) -> torch.device:

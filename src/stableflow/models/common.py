@@ -56,13 +56,19 @@ def check_open_to_interventions(transformer: Any) -> None:
 
 def checkpoint_digest(transformer: nn.Module) -> str:
     """Return a digest of a sample of every parameter; it changes when weights or adapters do."""
-    digest = hashlib.sha256()
-    for name, parameter in transformer.named_parameters():
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 64)].float().cpu().numpy()
+    digest, parameters = hashlib.sha256(), list(transformer.named_parameters())
+    device = parameters[0][1].device  # offloading may leave some weights elsewhere
+    samples = [_sample(parameter).to(device) for _, parameter in parameters]
+    together = torch.cat(samples).cpu()  # one transfer, not one a parameter
+    for (name, parameter), sample in zip(parameters, together.split([len(sample) for sample in samples])):
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        digest.update(np.ascontiguousarray(sample).tobytes())
+        digest.update(sample.numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _sample(parameter: Tensor) -> Float[Tensor, " elements"]:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // 64)].float()
 
 
 def modifications_of(transformer: nn.Module) -> tuple[str, ...]:
@@ -83,6 +89,19 @@ def execution_device(pipeline: Any) -> torch.device:
     if hasattr(transformer, "_hf_hook") or (registry is not None and registry.hooks):
         return pipeline._execution_device
     return next(transformer.parameters()).device
+
+
+def compute_dtype(transformer: nn.Module) -> torch.dtype:
+    """Return the type that the transformer computes in.
+
+    diffusers' own answer asks every module for a hook by a failing attribute look-up, several times in a step;
+    it is asked only where there is a hook.
+    """
+    hooked = any("_diffusers_hook" in module.__dict__ for module in transformer.modules())
+    first = next(transformer.parameters())
+    if hooked or not first.is_floating_point() or getattr(transformer, "_keep_in_fp32_modules", None):
+        return transformer.dtype  # pyright: ignore[reportReturnType]: a property of diffusers' models
+    return first.dtype
 
 
 def default_side(vae: Any) -> int:

@@ -28,6 +28,7 @@ from stableflow.models.common import (
     check_scheduler,
     checked_text_length,
     checkpoint_digest,
+    compute_dtype,
     default_side,
     even_sigmas,
     execution_device,
@@ -83,7 +84,7 @@ class FluxModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipeline.transformer.dtype
+        return compute_dtype(self.pipeline.transformer)
 
     @property
     def device(self) -> torch.device:
@@ -152,14 +153,15 @@ class FluxModel:
     def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
         batch, _, latent_height, latent_width = latents.shape
         layout = self._layout(latent_height, latent_width, conditioning)
-        timestep = torch.tensor(t, dtype=torch.float32, device=self.device) * TIMESTEPS
+        device, dtype = self.device, self.dtype
+        timestep = torch.tensor(t, dtype=torch.float32, device=device) * TIMESTEPS
         with self._attachments.forward(t, layout, batch), self.pipeline.transformer.cache_context("cond"):
             tokens = self.pipeline.transformer(
-                hidden_states=pack(latents).to(self.device, self.dtype),
-                timestep=timestep.expand(batch).to(self.dtype) / TIMESTEPS,
+                hidden_states=pack(latents).to(device, dtype),
+                timestep=timestep.expand(batch).to(dtype) / TIMESTEPS,
                 guidance=self._guidance(guidance_scale, batch),
-                txt_ids=torch.zeros(layout.text_tokens, 3, device=self.device, dtype=self.dtype),
-                img_ids=grid_positions(layout).to(self.device, self.dtype),
+                txt_ids=torch.zeros(layout.text_tokens, 3, device=device, dtype=dtype),
+                img_ids=grid_positions(layout).to(device, dtype),
                 return_dict=False,
                 **conditioning.tensors,
             )[0]

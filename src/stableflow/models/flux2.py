@@ -29,6 +29,7 @@ from stableflow.models.common import (
     check_scheduler,
     checked_text_length,
     checkpoint_digest,
+    compute_dtype,
     default_side,
     even_sigmas,
     execution_device,
@@ -86,7 +87,7 @@ class Flux2Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipeline.transformer.dtype
+        return compute_dtype(self.pipeline.transformer)
 
     @property
     def device(self) -> torch.device:

@@ -41,6 +41,8 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     max_sequence_length: int | None = None,
+    attention_backend: str | None = None,
+    compile: bool = False,
 ) -> FlowModel:
     """Load a model.
 
@@ -55,8 +57,13 @@ def load(
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
+        attention_backend: A kernel by diffusers' name, such as "native", "_flash_3_hub" or "sage"; diffusers makes it
+            the process's default as well.
+        compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Blocks in which
+            something is injected or watched run uncompiled meanwhile.
 
     Raises:
+        InputError: The attention backend is unknown or cannot run here, or this family's blocks cannot be compiled.
         UnknownNameError: Neither a bundled name, a path nor a hub id, or a pipeline of an unsupported class.
         LoadError: The files are missing, damaged, gated or out of reach; says which and what to do.
     """
@@ -71,8 +78,43 @@ def load(
         if lora is not None:
             _load_lora(pipeline, lora, offline)
     _place(pipeline, device, offload)
+    if attention_backend is not None:
+        choose_attention(pipeline.transformer, attention_backend)
+    if compile:
+        compile_blocks(pipeline.transformer)
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
     return wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
+
+
+def choose_attention(transformer: Any, backend: str) -> None:
+    """Have a transformer's attention computed by one of diffusers' kernels.
+
+    Raises:
+        InputError: There is no such kernel, it cannot run here, or this family chooses for itself.
+    """
+    processors = [module.processor for module in transformer.modules() if hasattr(module, "processor")]
+    if not any(hasattr(processor, "_attention_backend") for processor in processors):
+        raise InputError(
+            f"{type(transformer).__name__} computes attention in its own way; leave attention_backend out."
+        )
+    try:
+        transformer.set_attention_backend(backend)
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise InputError(f"attention_backend={backend!r} cannot be used: {_first_line(error)}") from error
+
+
+def compile_blocks(transformer: Any, **settings: Any) -> None:
+    """Compile the repeated blocks of a transformer, in place.
+
+    Args:
+        settings: Of torch.compile.
+
+    Raises:
+        InputError: diffusers does not say which blocks of this family repeat.
+    """
+    if not getattr(transformer, "_repeated_blocks", None):
+        raise InputError(f"diffusers cannot compile the blocks of a {type(transformer).__name__}; leave compile out.")
+    transformer.compile_repeated_blocks(**settings)
 
 
 def bundled_path(name: str) -> Path:

@@ -28,6 +28,7 @@ from stableflow.models.common import (
     check_scheduler,
     checked_text_length,
     checkpoint_digest,
+    compute_dtype,
     default_side,
     even_sigmas,
     execution_device,
@@ -81,7 +82,7 @@ class QwenImageModel:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipeline.transformer.dtype
+        return compute_dtype(self.pipeline.transformer)
 
     @property
     def device(self) -> torch.device:

@@ -20,6 +20,7 @@ from stableflow.models.common import (
     check_scheduler,
     checked_text_length,
     checkpoint_digest,
+    compute_dtype,
     execution_device,
     flow_times,
     modifications_of,
@@ -71,7 +72,7 @@ class SD3Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.pipeline.transformer.dtype
+        return compute_dtype(self.pipeline.transformer)
 
     @property
     def device(self) -> torch.device:

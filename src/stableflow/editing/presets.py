@@ -1,0 +1,50 @@
+"""Named choices between speed and fidelity."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stableflow.errors import unknown_name
+from stableflow.interventions.store import Precision
+
+
+@dataclass(frozen=True)
+class SpeedPreset:
+    """How pictures are inverted, and what their edits leave out; docs/concepts/speed.md has the measured loss.
+
+    Args:
+        name: What recipes call it.
+        solver, inversion: Of the inversion, as for `StableFlow.invert`.
+        num_steps: Of the inversion and of its edits.
+        kv_precision: Of the source's keys and values, "exact" or "fp8".
+        reuse_every: Edits run layers without injection in every n-th pass only, and reuse what they added; 1 runs all.
+    """
+
+    name: str
+    solver: Mapping[str, Any] = field(default_factory=lambda: {"name": "fixed_point", "iterations": 1})
+    inversion: Literal["aligned", "paper"] = "aligned"
+    num_steps: int = 50
+    kv_precision: Precision = "exact"
+    reuse_every: int = 1
+
+    def describe(self) -> dict[str, Any]:
+        """Return the preset as JSON values."""
+        return dataclasses.asdict(self)
+
+
+# One iteration of few steps leaves large offsets of aligned replay, which hold the edits too near the source.
+PRESETS = {
+    "exact": SpeedPreset("exact"),
+    "balanced": SpeedPreset("balanced", solver={"name": "fixed_point", "iterations": 2}, num_steps=20),
+    "fast": SpeedPreset("fast", solver={"name": "fixed_point", "iterations": 3}, num_steps=8),
+}
+
+
+def make_preset(preset: str | SpeedPreset) -> SpeedPreset:
+    """Return the preset itself, or the one of this name."""
+    if isinstance(preset, SpeedPreset):
+        return preset
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    return PRESETS[preset]

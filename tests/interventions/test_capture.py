@@ -90,6 +90,9 @@ def test_rows_by_hand():
     queries, keys = torch.zeros(1, 1, 1, 4), torch.zeros(1, 2, 1, 4)
     queries[..., 0], keys[0, 1, 0, 0] = 2.0, torch.log(torch.tensor(3.0))
     assert torch.allclose(attention_rows(queries, keys).flatten(), torch.tensor([1 / 4, 3 / 4]))  # 2 log 3 / sqrt(4)
+    for bias, expected in [([0.0, -torch.inf], [1.0, 0.0]), ([1.0, 1.0], [1 / 4, 3 / 4])]:
+        rows = attention_rows(queries, keys, torch.tensor([[[bias]]]))
+        assert torch.allclose(rows.flatten(), torch.tensor(expected))
 
 
 @pytest.mark.parametrize("per_step", [False, True])

@@ -1,15 +1,15 @@
 """What every model family must pass, measured: `python tests/models/conformance.py` writes the figures into the README.
 
 Every property is a function from a tiny family (tests/families) to the largest difference that it found, which must not
-exceed the property's bound; what is not a difference is asserted. Bounds other than 0 are float32 rounding: batches of
-another size, and another order of the same sums.
+exceed the property's bound, or None where the family does not offer it; what is not a difference is asserted. Bounds
+other than 0 are float32 rounding: batches of another size, and another order of the same sums.
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,8 +25,8 @@ from families import FAMILIES
 from families.base import TinyFamily
 
 import stableflow as sf
-from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
-from stableflow.models.base import Forward, ProjectionHook
+from stableflow.interventions import Bypass, CaptureAttention, InjectKV, KVStore, RecordKV, ShareKV
+from stableflow.models.base import Forward, ProjectionHook, ShowsAttention, TokenLayout
 
 JSON, README = ROOT / "docs" / "conformance.json", ROOT / "README.md"
 BEGIN, END = "<!-- conformance: begin -->\n", "<!-- conformance: end -->"
@@ -41,14 +41,14 @@ class Property:
 
     title: str
     bound: float
-    measure: Callable[[TinyFamily], float]
+    measure: Callable[[TinyFamily], float | None]
 
 
 PROPERTIES: dict[str, Property] = {}
 
 
 def measures(title: str, bound: float = 0.0):
-    def register(measure: Callable[[TinyFamily], float]):
+    def register(measure: Callable[[TinyFamily], float | None]):
         PROPERTIES[measure.__name__] = Property(title, bound, measure)
         return measure
 
@@ -436,6 +436,63 @@ def _sources(family: TinyFamily, keep: str) -> list[tuple[sf.StableFlow, sf.Sour
     return [(editor, drawn), (editor, editor.invert(_picture(family), PROMPTS[0], num_steps=3))]
 
 
+@contextmanager
+def _kernel_calls(model) -> Iterator[dict[int, tuple[Tensor, Tensor]]]:
+    """Keep the values that the attention kernel got and what it gave, by layer; of two attentions the joint one."""
+    kernel, inside, calls = nn.functional.scaled_dot_product_attention, [], {}
+
+    def keeping(query, key, value, *args, **kwargs):
+        output = kernel(query, key, value, *args, **kwargs)
+        if inside:
+            calls.setdefault(inside[-1], (value, output))
+        return output
+
+    with ExitStack() as stack:
+        for layer in model.layers:
+            enter = layer.block.register_forward_pre_hook(lambda module, args, index=layer.index: inside.append(index))
+            stack.callback(enter.remove)
+        stack.callback(setattr, nn.functional, "scaled_dot_product_attention", kernel)
+        nn.functional.scaled_dot_product_attention = keeping
+        yield calls
+
+
+@measures("attention = the kernel's", ROUNDING)
+def attention(family: TinyFamily) -> float | None:
+    """Captured rows times the values are what the kernel gave for those queries, relative to the largest of it.
+
+    Guided, with injection that is attached before capture and after it, prompts of two lengths; watching must not
+    change the velocity. None where the family shows no attention.
+    """
+    model, worst = model_of(family), 0.0
+    if not isinstance(model, ShowsAttention):
+        return None
+    size = (family.size, 2 * family.size)
+    tokens = [0, size[0] * size[1] // model.pixel_multiple**2 - 2]
+    points = [(0, 0), (size[1] - model.pixel_multiple - 1, size[0] - 1)]
+    latents, conditioning = noise(model, size, rows=2), model.encode_prompt(PROMPTS)
+    inject = ShareKV(every(model)[::2])
+    plain = velocity(model, family, latents, conditioning, inject)
+    for capture_first in (False, True):
+        seen: dict[int, tuple[Tensor, TokenLayout]] = {}
+
+        def keep(forward, layer, rows, seen=seen):
+            seen[layer] = rows, forward.layout
+
+        capture = CaptureAttention(every(model), points, size, keep)
+        order = (capture, inject) if capture_first else (inject, capture)
+        with _kernel_calls(model) as calls, model.attach(order[0]):
+            assert torch.equal(velocity(model, family, latents, conditioning, order[1]), plain)
+        assert sorted(seen) == sorted(calls) == every(model)
+        for layer, (rows, layout) in seen.items():
+            values, outputs = (tensor[-2:] for tensor in calls[layer])  # the conditional rows of a pass with both
+            assert rows.shape[-1] == values.shape[2] == layout.text_tokens + layout.image_tokens
+            assert gap(rows.sum(-1), torch.ones(rows.shape[:-1])) < 1e-5
+            expected = outputs[:, :, [layout.joint_start["image"] + token for token in tokens]]
+            got = torch.einsum("bpht,bhtd->bhpd", rows, values)
+            worst = max(worst, gap(got, expected) / float(expected.abs().max()))
+    return worst
+
+
 @measures("edits, recorded = shared", ROUNDING)
 def editing(family: TinyFamily) -> float:
     """Generate, invert and edit to two prompts, by both ways of holding the source."""
@@ -488,20 +545,24 @@ def loading(family: TinyFamily) -> float:
     return gap(velocity(loaded, family, latents, PROMPTS[:1]), velocity(model, family, latents, PROMPTS[:1]))
 
 
-def measure_all() -> dict[str, dict[str, float]]:
+def measure_all() -> dict[str, dict[str, float | None]]:
     return {
         name: {key: property.measure(family) for key, property in PROPERTIES.items()}
         for name, family in FAMILIES.items()
     }
 
 
-def table(figures: dict[str, dict[str, float]]) -> str:
+def table(figures: dict[str, dict[str, float | None]]) -> str:
     """The README's table: one row a property, one column a family."""
     lines = ["| | bound | " + " | ".join(figures) + " |", "|---|---|" + "---|" * len(figures)]
     for key, property in PROPERTIES.items():
-        cells = [f"{figures[family][key]:.0e}" if figures[family][key] else "0" for family in figures]
+        cells = [_cell(figures[family][key]) for family in figures]
         lines.append(f"| {property.title} | {property.bound:.0e} | ".replace("0e+00", "0") + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(figure: float | None) -> str:
+    return "none" if figure is None else f"{figure:.0e}" if figure else "0"
 
 
 def main() -> None:

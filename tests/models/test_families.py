@@ -18,18 +18,21 @@ from models.conformance import (
     noise,
     pipeline_of,
     row,
+    sample_with_diffusers,
     square,
     velocity,
 )
 from safetensors import safe_open
+from tiny_flux import tiny_tokenizer
 
 import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import flux2, qwen_image, sd3, z_image
-from stableflow.models.base import TokenLayout
+from stableflow.models import common, flux2, qwen_image, sd3, z_image
+from stableflow.models.base import ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
+from stableflow.models.prompts import split_words
 
 fused, given = flux2._fused_projections, branch_tensors
 CONFIGS = {"FirstBlockCache": FirstBlockCacheConfig(threshold=0.2), "TaylorSeer": TaylorSeerCacheConfig()}
@@ -78,8 +81,21 @@ def swapped_streams(args, kwargs):
         ("SD3", sd3, "branch_tensors", lambda conditioning, branch: given(conditioning, "conditional"), "sampling"),
         ("Qwen-Image", qwen_image, "_renormalised", lambda guided, conditional, scale: guided, "sampling"),
         ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
+        ("Qwen-Image", common, "_bias", lambda mask: None, "attention"),
+        ("Chroma", common, "_bias", lambda mask: None, "attention"),
+        ("Bria", common, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
     ],
-    ids=["streams swapped", "attention forgotten", "values for keys", "branch mistaken", "norm left", "padding read"],
+    ids=[
+        "streams swapped",
+        "attention forgotten",
+        "values for keys",
+        "branch mistaken",
+        "norm left",
+        "padding read",
+        "mask forgotten",
+        "bias forgotten",
+        "positions forgotten",
+    ],
 )
 def test_the_suite_notices_mistakes(monkeypatch, name, module, function, wrong, noticed_by):
     monkeypatch.setattr(module, function, wrong)
@@ -218,6 +234,75 @@ def test_pictures_beyond_the_positions_are_refused(name):
         model.latent_shape(10_000, 64)
     with pytest.raises(InputError, match=r"positive multiples of 4.*The nearest is 16x16"):
         model.latent_shape(15, 17)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_words_are_the_tokens_that_another_word_moves(name):
+    """In text encoders without attention, where a word moves its own tokens and no others."""
+    family = FAMILIES[name]
+    model = model_of(family, pipeline=family.make())
+    if not isinstance(model, ShowsAttention):
+        pytest.skip(f"{name} shows no attention yet; ends when it has `words`")
+    encoders = [part for key, part in model.pipeline.components.items() if key.startswith("text_encoder") and part]
+    outputs = [m for e in encoders for key, m in e.named_modules() if key.endswith((".o", ".o_proj", ".out_proj"))]
+    for module in outputs:
+        torch.nn.init.zeros_(module.weight)
+    prompt = "a red dog sitting on grass"
+    words = model.words(prompt)
+    assert outputs and [word.text for word in words] == prompt.split()
+    text = model.encode_prompt([prompt]).tensors["encoder_hidden_states"]
+    for i, word in enumerate(words):
+        changed = " ".join([*prompt.split()[:i], "snow", *prompt.split()[i + 1 :]])
+        moved = (model.encode_prompt([changed]).tensors["encoder_hidden_states"] - text).abs().amax(-1)[0] > 1e-6
+        assert word.tokens == tuple(moved.nonzero().flatten().tolist())
+    assert (name == "SD3.5-medium") == (len(words[0].tokens) == 2), "CLIP's and T5's"
+
+
+@pytest.mark.parametrize("name", ["Chroma", "FLUX.2-dev", "Qwen-Image", "SD3.5-medium"])
+@pytest.mark.parametrize("keep", ["device", "share"])
+def test_attention_of_an_edit_is_whole_and_leaves_the_picture(name, keep):
+    """Image, words and rest are all there is; source and edit have texts of two lengths where the family allows it."""
+    family, model, *_ = prepared(name)
+    editor = sf.StableFlow(model, layers=[0], keep=keep)
+    source = editor.generate(PROMPTS[0], seed=1, num_steps=2, height=family.size, width=family.size)
+    maps = sf.attention(editor, source, PROMPTS[1:], points=[(5, 9)])
+    assert torch.equal(maps.images, editor.edit(source, PROMPTS[1:]).images)
+    for attention, prompt in [(maps.source, PROMPTS[0]), (maps.edits[0], PROMPTS[1])]:
+        assert attention.words == tuple(prompt.split()) and attention.text.min() > 0
+        whole = attention.image.sum((-1, -2)) + attention.text.sum(-1) + attention.rest
+        assert gap(whole, torch.ones_like(whole)) < 1e-5
+
+
+def test_a_family_without_attention_is_refused_by_name():
+    family, model, *_ = prepared("Z-Image")
+    editor = sf.StableFlow(model, layers=[0])
+    source = editor.generate(PROMPTS[0], seed=1, num_steps=1, height=family.size, width=family.size)
+    with pytest.raises(InterventionError, match="ZImageModel cannot show its attention yet"):
+        sf.attention(editor, source, PROMPTS[1:], points=[(5, 9)])
+
+
+def test_words_of_templates_and_paddings():
+    """Templates that hold the prompt's words themselves, prompts with spaces around, padding in front, lost words."""
+    tokenizer = tiny_tokenizer(64)
+    around = "a dog : {} a dog".format
+    assert split_words(tokenizer, " a dog ", 9, around=around) == (Word("a", (3,)), Word("dog", (4,)))
+    assert split_words(tokenizer, "a dog", 9, around=around, first=4) == (Word("dog", (0,)),)
+    assert split_words(tokenizer, "a dog on grass", 3) == (Word("a", (0,)), Word("dog", (1,)))
+    tokenizer.padding_side = "left"
+    started = "<bos> {}".format
+    assert split_words(tokenizer, "a dog", 9, around=started, padded=True) == (Word("a", (7,)), Word("dog", (8,)))
+
+
+def test_bria_takes_its_times_from_its_scheduler():
+    """Shifted by size or not; the suite's fixture is not."""
+    family = FAMILIES["Bria"]
+    pipeline = family.make()
+    pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    model, size = model_of(family, pipeline=pipeline), (family.size, 2 * family.size)
+    latents = noise(model, size)
+    sample_with_diffusers(family, pipeline, latents, size, 3, family.text_lengths[0], family.guided[1])
+    assert model.time_grid(3, *size).times == tuple(pipeline.scheduler.sigmas.tolist())
+    assert model.time_grid(3, *size).times != model_of(family).time_grid(3, *size).times
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -17,6 +17,7 @@ from stableflow.models.base import (
     Kind,
     Layer,
     TokenLayout,
+    Word,
 )
 from stableflow.models.common import (
     PATCH,
@@ -41,9 +42,10 @@ from stableflow.models.common import (
     unpack,
     vae_decode,
     vae_encode,
+    watch_text_first,
 )
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 LONGEST_TEXT = 512
@@ -137,6 +139,9 @@ class ChromaModel:
         }
         return Conditioning(tuple(prompts), tensors)
 
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        return split_words(self.pipeline.tokenizer, prompt, self.max_sequence_length)
+
     @torch.no_grad()
     def encode_image(self, images: Images) -> Latents:
         return vae_encode(self.pipeline.vae, images, self.device)
@@ -181,9 +186,16 @@ class ChromaModel:
 
 
 def _layout(rows: int, columns: int, text_tokens: int) -> TokenLayout:
-    return TokenLayout(rows, columns, text_tokens, image_start={"double": 0, "single": text_tokens})
+    return TokenLayout(
+        image_rows=rows,
+        image_columns=columns,
+        text_tokens=text_tokens,
+        image_start={"double": 0, "single": text_tokens},
+        joint_start={"text": 0, "image": text_tokens},
+    )
 
 
 def _layer(index: int, kind: Kind, block: Any) -> Layer:
     identity = text_and_image if kind == "double" else joint_stream
-    return Layer(index, kind, block, partial(projections_of, [block.attn], index), identity)
+    projections = partial(projections_of, [block.attn], index)
+    return Layer(index, kind, block, projections, identity, partial(watch_text_first, block.attn))

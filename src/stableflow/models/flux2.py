@@ -20,6 +20,7 @@ from stableflow.models.base import (
     Part,
     Projection,
     TokenLayout,
+    Word,
 )
 from stableflow.models.common import (
     PATCH,
@@ -39,9 +40,10 @@ from stableflow.models.common import (
     modifications_of,
     projections_of,
     text_and_image,
+    watch_text_first,
 )
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 LONGEST_TEXT = 512
@@ -75,15 +77,9 @@ class Flux2Model:
     @property
     def layers(self) -> list[Layer]:
         transformer = self.pipeline.transformer
-        double = [
-            Layer(i, "double", block, partial(projections_of, [block.attn], i), text_and_image)
-            for i, block in enumerate(transformer.transformer_blocks)
-        ]
-        single = [
-            Layer(i, "single", block, partial(_fused_projections, block.attn), joint_stream)
-            for i, block in enumerate(transformer.single_transformer_blocks, start=len(double))
-        ]
-        return double + single
+        double = [_double_layer(i, block) for i, block in enumerate(transformer.transformer_blocks)]
+        single = enumerate(transformer.single_transformer_blocks, start=len(double))
+        return double + [_single_layer(i, block) for i, block in single]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -127,12 +123,15 @@ class Flux2Model:
 
     @torch.no_grad()
     def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
-        tokenizer = getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)  # dev has a processor
-        warn_about_lost_text(tokenizer, prompts, self.max_sequence_length - self._template_tokens(tokenizer))
+        template_tokens = len(self._tokenizer(self._in_template("")).input_ids)
+        warn_about_lost_text(self._tokenizer, prompts, self.max_sequence_length - template_tokens)
         tensors = {"encoder_hidden_states": self._encode(list(prompts))}
         if self._classifier_free:
             tensors["negative_encoder_hidden_states"] = self._encode([""] * len(prompts))
         return Conditioning(tuple(prompts), tensors)
+
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        return split_words(self._tokenizer, prompt, self.max_sequence_length, around=self._in_template, padded=True)
 
     @torch.no_grad()
     def encode_image(self, images: Images) -> Latents:
@@ -182,7 +181,7 @@ class Flux2Model:
         batch, _, rows, columns = latents.shape
         text = branch_tensors(conditioning, branch)["encoder_hidden_states"]
         length = text.shape[1]
-        layout = TokenLayout(rows, columns, length, image_start={"double": 0, "single": length})
+        layout = _layout(rows, columns, length)
         timestep = torch.tensor(t, dtype=torch.float32, device=self.device) * TIMESTEPS
         context = "cond" if branch == "conditional" else "uncond"
         transformer = self.pipeline.transformer
@@ -211,17 +210,20 @@ class Flux2Model:
     def _encode(self, prompts: list[str]) -> Tensor:
         return self.pipeline.encode_prompt(prompts, device=self.device, max_sequence_length=self.max_sequence_length)[0]
 
-    def _template_tokens(self, tokenizer: Any) -> int:
-        """Tokens that the chat template puts around a prompt."""
-        content: Any = ""
+    @property
+    def _tokenizer(self) -> Any:
+        return getattr(self.pipeline.tokenizer, "tokenizer", self.pipeline.tokenizer)  # dev has a processor
+
+    def _in_template(self, prompt: str) -> str:
+        """The chat template with a prompt, which the tokenizer reads up to what only follows the prompt."""
+        content: Any = prompt
         messages = []
         if hasattr(self.pipeline, "system_message"):
-            content = [{"type": "text", "text": ""}]
+            content = [{"type": "text", "text": prompt}]
             system = [{"type": "text", "text": self.pipeline.system_message}]
             messages = [{"role": "system", "content": system}]
         messages.append({"role": "user", "content": content})
-        text = self.pipeline.tokenizer.apply_chat_template(messages, tokenize=False)
-        return len(tokenizer(text).input_ids)
+        return self.pipeline.tokenizer.apply_chat_template(messages, tokenize=False)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the patches' channels, kept in the autoencoder's batch norm."""
@@ -236,6 +238,26 @@ def _positions(values: Tensor, axis: int | slice) -> Tensor:
     ids = torch.zeros(len(values), 4, dtype=torch.long)
     ids[:, axis] = values
     return ids
+
+
+def _layout(rows: int, columns: int, text_tokens: int) -> TokenLayout:
+    return TokenLayout(
+        image_rows=rows,
+        image_columns=columns,
+        text_tokens=text_tokens,
+        image_start={"double": 0, "single": text_tokens},
+        joint_start={"text": 0, "image": text_tokens},
+    )
+
+
+def _double_layer(index: int, block: Any) -> Layer:
+    projections = partial(projections_of, [block.attn], index)
+    return Layer(index, "double", block, projections, text_and_image, partial(watch_text_first, block.attn))
+
+
+def _single_layer(index: int, block: Any) -> Layer:
+    projections = partial(_fused_projections, block.attn)
+    return Layer(index, "single", block, projections, joint_stream, partial(watch_text_first, block.attn))
 
 
 def _fused_projections(attention: Any, part: Part) -> tuple[Projection]:

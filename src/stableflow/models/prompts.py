@@ -2,12 +2,14 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from stableflow.errors import InterventionError
 from stableflow.models.base import Word
 
+WORD = re.compile(r"\S+")
+MARK = "\ue000"  # a character of private use: no template holds it
 SMALL_VOCABULARY = 400  # words; up to here the whole vocabulary fits a message
 
 
@@ -53,28 +55,72 @@ def _vocabulary(tokenizer: Any) -> str:
     return " It knows: " + ", ".join(sorted(word for word in tokenizer.get_vocab() if word not in special)) + "."
 
 
-def split_words(tokenizer: Any, prompt: str, limit: int) -> tuple[Word, ...]:
-    """Return the words of a prompt, as spaces divide it, with the positions of their tokens among the first `limit`.
+def split_words(
+    tokenizer: Any,
+    prompt: str,
+    limit: int,
+    *,
+    around: Callable[[str], str] = str,
+    first: int = 0,
+    padded: bool = False,
+) -> tuple[Word, ...]:
+    """Return the words of a prompt, as spaces divide it, with the positions of their text tokens.
 
     Words beyond the limit are left out, and so are end and padding tokens, which belong to no word.
+
+    Args:
+        limit: Tokens that the tokenizer may give.
+        around: The text that the tokenizer reads, from the prompt: a chat template.
+        first: Which of the tokenizer's tokens is the first text token of the transformer.
+        padded: Whether the tokenizer fills up to the limit, which some do in front.
 
     Raises:
         InterventionError: The tokenizer does not tell which characters a token stands for.
     """
+    return join_words(prompt, tokens_of_words(tokenizer, prompt, limit, around=around, first=first, padded=padded))
+
+
+def tokens_of_words(
+    tokenizer: Any,
+    prompt: str,
+    limit: int,
+    *,
+    around: Callable[[str], str] = str,
+    first: int = 0,
+    padded: bool = False,
+) -> list[tuple[int, ...]]:
+    """Return the positions of every word's tokens, none where a word is cut off; arguments as for `split_words`."""
     if not tokenizer.is_fast:
         raise InterventionError(
             f"{type(tokenizer).__name__} does not tell which characters its tokens stand for, so attention cannot be "
             "given by words. Load the model with its fast tokenizer (a folder that holds tokenizer.json)."
         )
+    text = around(prompt)
+    begin = text.index(prompt.strip(), around(MARK).index(MARK))
     encoded = tokenizer(
-        prompt, truncation=True, max_length=limit, return_offsets_mapping=True, return_special_tokens_mask=True
+        text,
+        truncation=True,
+        max_length=limit,
+        padding="max_length" if padded else False,
+        add_special_tokens=not (tokenizer.bos_token and text.startswith(tokenizer.bos_token)),  # or there would be two
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
     )
-    words = list(re.finditer(r"\S+", prompt))
-    tokens: list[list[int]] = [[] for _ in words]
+    ends = [begin + word.end() for word in WORD.finditer(prompt.strip())]
+    tokens: list[list[int]] = [[] for _ in ends]
     spans = zip(encoded["offset_mapping"], encoded["special_tokens_mask"])
-    for position, ((start, end), special) in enumerate(spans):
+    for position, ((start, end), special) in enumerate(spans, start=-first):
         # A token may start with the space before its word, or be that space alone: it goes with the word that follows.
-        found = next((i for i, word in enumerate(words) if word.end() > start), None)
-        if not special and found is not None and end > start:
+        found = next((i for i, word_end in enumerate(ends) if word_end > start), None)
+        if not special and found is not None and end > max(start, begin) and position >= 0:
             tokens[found].append(position)
-    return tuple(Word(word.group(), tuple(own)) for word, own in zip(words, tokens) if own)
+    return [tuple(own) for own in tokens]
+
+
+def join_words(prompt: str, *encoders: Sequence[tuple[int, ...]]) -> tuple[Word, ...]:
+    """Return the words of a prompt that some text encoder reads, with their tokens of all."""
+    words = [
+        Word(word.group(), tuple(token for own in tokens for token in own))
+        for word, *tokens in zip(WORD.finditer(prompt), *encoders, strict=True)
+    ]
+    return tuple(word for word in words if word.tokens)

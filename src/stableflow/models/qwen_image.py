@@ -1,6 +1,6 @@
 """Qwen-Image over an unmodified diffusers QwenImagePipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -13,12 +13,14 @@ from torch import Tensor
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import (
+    AttentionObserver,
     Branch,
     Conditioning,
     Guidance,
     Intervention,
     Layer,
     TokenLayout,
+    Word,
 )
 from stableflow.models.common import (
     PATCH,
@@ -39,9 +41,10 @@ from stableflow.models.common import (
     shift_for,
     text_and_image,
     unpack,
+    watch_streams,
 )
 from stableflow.models.guidance import UNGUIDED, branch_tensors, branches_for, guide, scale_rows
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 DEFAULT_TEXT, LONGEST_TEXT = 512, 1024
@@ -75,10 +78,7 @@ class QwenImageModel:
     @property
     def layers(self) -> list[Layer]:
         blocks = self.pipeline.transformer.transformer_blocks
-        return [
-            Layer(i, "double", block, partial(projections_of, [block.attn], i), text_and_image)
-            for i, block in enumerate(blocks)
-        ]
+        return [_layer(i, block) for i, block in enumerate(blocks)]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -138,6 +138,17 @@ class QwenImageModel:
         }
         return Conditioning(tuple(prompts), tensors)
 
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        pipeline = self.pipeline
+        first = pipeline.prompt_template_encode_start_idx
+        return split_words(
+            pipeline.tokenizer,
+            prompt,
+            first + self.max_sequence_length,
+            around=pipeline.prompt_template_encode.format,
+            first=first,
+        )
+
     def _encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         text, mask = self.pipeline.encode_prompt(
             prompts, device=self.device, max_sequence_length=self.max_sequence_length
@@ -191,6 +202,7 @@ class QwenImageModel:
             image_columns=latent_width // PATCH,
             text_tokens=text.shape[1],
             image_start={"double": 0},
+            joint_start={"text": 0, "image": text.shape[1]},
         )
         timestep = torch.tensor(t, dtype=torch.float32, device=self.device) * TIMESTEPS
         context = "cond" if branch == "conditional" else "uncond"
@@ -211,6 +223,35 @@ class QwenImageModel:
         mean = torch.tensor(config.latents_mean, device=self.device)
         std = torch.tensor(config.latents_std, device=self.device)
         return mean.reshape(1, -1, 1, 1), 1.0 / std.reshape(1, -1, 1, 1)
+
+
+def _layer(index: int, block: Any) -> Layer:
+    projections = partial(projections_of, [block.attn], index)
+    return Layer(index, "double", block, projections, text_and_image, partial(_watch, block.attn))
+
+
+def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
+    """Watch the joint attention: text, then image, each rotated by positions of its own, and padded text masked."""
+    # Late: the transformer's module is needed for pictures of attention alone.
+    from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+    def join(streams: Sequence[Tensor], kwargs: Mapping[str, Any]) -> Any:
+        image_positions, text_positions = kwargs["image_rotary_emb"]
+        text, image = streams
+        rotated: Any = [
+            apply_rotary_emb_qwen(text, text_positions, use_real=False),
+            apply_rotary_emb_qwen(image, image_positions, use_real=False),
+        ]
+        return torch.cat(rotated, dim=1)
+
+    def mask(kwargs: Mapping[str, Any]) -> Tensor | None:
+        text = kwargs["encoder_hidden_states_mask"]
+        if text is None:
+            return None
+        image = torch.ones(kwargs["hidden_states"].shape[:2], dtype=torch.bool, device=text.device)
+        return torch.cat([text, image], dim=1)[:, None, None, :]
+
+    return watch_streams(attention, observer, streams=["text", "image"], join=join, mask=mask)
 
 
 def _renormalised(

@@ -1,17 +1,26 @@
 """Stable Diffusion 3 and 3.5 over an unmodified diffusers StableDiffusion3Pipeline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
-from stableflow.models.base import Conditioning, Guidance, Intervention, Layer, TokenLayout
+from stableflow.models.base import (
+    AttentionObserver,
+    Conditioning,
+    Guidance,
+    Intervention,
+    Layer,
+    TokenLayout,
+    Word,
+)
 from stableflow.models.common import (
     TIMESTEPS,
     check_multiple,
@@ -29,9 +38,10 @@ from stableflow.models.common import (
     text_and_image,
     vae_decode,
     vae_encode,
+    watch_streams,
 )
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
-from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.prompts import join_words, tokens_of_words, warn_about_lost_text
 from stableflow.types import Images, Latents
 
 DEFAULT_TEXT, LONGEST_TEXT = 256, 512  # T5 tokens; CLIP's own come before them
@@ -65,10 +75,7 @@ class SD3Model:
     @property
     def layers(self) -> list[Layer]:
         blocks = self.pipeline.transformer.transformer_blocks
-        return [
-            Layer(i, "double", block, partial(projections_of, _attentions(block), i), text_and_image)
-            for i, block in enumerate(blocks)
-        ]
+        return [_layer(i, block) for i, block in enumerate(blocks)]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -134,6 +141,15 @@ class SD3Model:
         }
         return Conditioning(tuple(prompts), tensors)
 
+    def words(self, prompt: str) -> tuple[Word, ...]:
+        """The words with their tokens of CLIP, and of T5 after those."""
+        pipeline, clip_tokens = self.pipeline, self.pipeline.tokenizer_max_length
+        encoders = [tokens_of_words(pipeline.tokenizer, prompt, clip_tokens)]
+        if pipeline.text_encoder_3 is not None:
+            t5 = tokens_of_words(pipeline.tokenizer_3, prompt, self.max_sequence_length, first=-clip_tokens)
+            encoders.append(t5)
+        return join_words(prompt, *encoders)
+
     @torch.no_grad()
     def encode_image(self, images: Images) -> Latents:
         return vae_encode(self.pipeline.vae, images, self.device)
@@ -172,13 +188,36 @@ class SD3Model:
 
     def _layout(self, latents: Latents, tensors: Mapping[str, Tensor]) -> TokenLayout:
         patch = self.pipeline.patch_size
+        rows, columns = latents.shape[-2] // patch, latents.shape[-1] // patch
         return TokenLayout(
-            image_rows=latents.shape[-2] // patch,
-            image_columns=latents.shape[-1] // patch,
+            image_rows=rows,
+            image_columns=columns,
             text_tokens=tensors["encoder_hidden_states"].shape[1],
             image_start={"double": 0},
+            joint_start={"image": 0, "text": rows * columns},
         )
+
+
+def _layer(index: int, block: Any) -> Layer:
+    projections = partial(projections_of, _attentions(block), index)
+    return Layer(index, "double", block, projections, text_and_image, partial(_watch, block.attn))
 
 
 def _attentions(block: Any) -> list[Any]:
     return [block.attn] if block.attn2 is None else [block.attn, block.attn2]
+
+
+def _watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
+    """Watch the joint attention: image, then text, no positions. A second one would show the image alone."""
+
+    def join(streams: Sequence[Tensor], kwargs: Mapping[str, Any]) -> Tensor:
+        return torch.cat([_tokens_first(tokens, attention.heads) for tokens in streams], dim=1)
+
+    return watch_streams(attention, observer, streams=["image", "text"], join=join, mask=lambda kwargs: None)
+
+
+def _tokens_first(features: Tensor, heads: int) -> Tensor:
+    """SD3.5's leave their norm heads first; SD3 has no norm, so its leave the projection undivided."""
+    if features.ndim == 4:
+        return rearrange(features, "batch heads tokens head_dim -> batch tokens heads head_dim")
+    return rearrange(features, "batch tokens (heads head_dim) -> batch tokens heads head_dim", heads=heads)

@@ -157,15 +157,13 @@ def comparison_grid(
     zoom = max(1, -(-min_side // min(width, height)))
     cell_width, cell_height, gap = width * zoom, height * zoom, 10
     lines = [textwrap.wrap(label, width=max(8, cell_width // 8)) for label in labels]
-    header = 20 * max(len(wrapped) for wrapped in lines) + 6
     columns = columns or len(images)
-    rows = -(-len(images) // columns)
-    size = columns * (cell_width + gap) + gap, rows * (cell_height + header + gap) + gap
-    sheet = Image.new("RGB", size, "white")
+    headers = [20 * max(map(len, lines[i : i + columns])) + 6 for i in range(0, len(images), columns)]  # one a row
+    tops = [gap + sum(headers[:row]) + row * (cell_height + gap) for row in range(len(headers) + 1)]
+    sheet = Image.new("RGB", (columns * (cell_width + gap) + gap, tops[-1]), "white")
     draw = ImageDraw.Draw(sheet)
     for i, (image, wrapped) in enumerate(zip(images, lines)):
-        left = gap + i % columns * (cell_width + gap)
-        top = gap + i // columns * (cell_height + header + gap)
+        left, top, header = gap + i % columns * (cell_width + gap), tops[i // columns], headers[i // columns]
         draw.multiline_text((left, top), "\n".join(wrapped), fill="black", font=font, spacing=4)
         enlarged = image.convert("RGB").resize((cell_width, cell_height), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (left, top + header))

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check bench-quick bench clean
+.PHONY: demo test check bench-quick bench perf clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,9 @@ bench-quick: $(READY)  ## 64 held-out scenes, six ways to edit them; tables and 
 bench: $(READY)  ## every ablation; hours on two cores, and it goes on where it was
 	for set in layers windows single random editors; do $(BIN)/stableflow bench scenes --settings $$set --out out/bench/$$set; done
 	for set in layers nudging inversion; do $(BIN)/stableflow bench scenes-real --settings $$set --out out/bench/real-$$set; done
+
+perf: $(READY)  ## speed, loss and memory against the published way: docs/perf.json, docs/concepts/speed.md
+	OMP_NUM_THREADS=1 TRANSFORMERS_VERBOSITY=error $(BIN)/python -m stableflow.benchmarks.perf
 
 clean:
 	rm -rf .venv out

@@ -165,7 +165,10 @@ def test_visits_are_counted_by_branch():
     assert sorted((a.branch, a.occurrence) for a in store.entries if a.part == "key") == [
         (branch, visit) for branch in ("conditional", "unconditional") for visit in (0, 1)
     ]
-    store.keep_last_visits()
+    store = KVStore(last_visits=True)
+    with model.attach(RecordKV([0], store)):
+        for _ in range(2):
+            model.velocity(latents, T, conditioning, guidance_scale=3.0)
     assert sorted((a.branch, a.occurrence) for a in store.entries if a.part == "key") == [
         ("conditional", 0),
         ("unconditional", 0),

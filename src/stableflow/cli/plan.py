@@ -33,10 +33,10 @@ def edit_plan(editor: StableFlow, settings: EditSettings) -> dict[str, Any]:
     twice = real and (settings.inversion or speed.inversion) == "paper"
     sampler = sampler_of(solver) if twice else solver
     passes, evaluations = count_evaluations(sampler, grid), count_evaluations(solver, grid)
-    kv_bytes = needed_bytes(
-        model, height, width, layers=len(editor.layers), passes=passes, precision=speed.kv_precision
-    )
     edit_passes = passes if twice or not real else grid.num_steps  # aligned replay: one a step
+    kv_bytes = needed_bytes(
+        model, height, width, layers=len(editor.layers), passes=edit_passes, precision=speed.kv_precision
+    )
     keep = choose_keep(editor.keep, kv_bytes, model.device)
     return {
         "model": model.name,

@@ -35,10 +35,19 @@ def needed_bytes(
     return exact if precision == "exact" else exact * FP8_BYTES // model.dtype.itemsize
 
 
-def make_store(keep: Keep, bytes_needed: int, device: torch.device, precision: Precision = "exact") -> KVStore | None:
+def make_store(
+    keep: Keep,
+    bytes_needed: int,
+    device: torch.device,
+    *,
+    precision: Precision = "exact",
+    last_visits: bool = False,
+) -> KVStore | None:
     """Return an empty store, or None where the source shares the batch with its edits."""
     choice = choose_keep(keep, bytes_needed, device)
-    return None if choice == "share" else KVStore("cpu" if choice == "cpu" else None, precision=precision)
+    if choice == "share":
+        return None
+    return KVStore("cpu" if choice == "cpu" else None, precision=precision, last_visits=last_visits)
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -32,7 +32,7 @@ from stableflow.editing.source import Source
 from stableflow.editing.versions import versions
 from stableflow.errors import InputError
 from stableflow.flow.integrate import Callback, StepRecord, count_evaluations, integrate
-from stableflow.flow.inversion import Anchored, invert, nudge, unnudge
+from stableflow.flow.inversion import AlignedReplay, Anchored, invert, nudge, unnudge
 from stableflow.flow.solvers import Solver, describe_solver, make_solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import Trajectory
@@ -180,11 +180,9 @@ class StableFlow:
         grid = self.model.time_grid(num_steps, height, width)
         velocity = CountedVelocity(self.model, conditioning, guidance_scale)
         if inversion == "aligned":
-            store = self._store(solver, grid, height, width)
+            store = self._store(AlignedReplay({}), grid, height, width)
             with self._recording(store):
                 path = invert(velocity, clean, grid, solver, callback=callback)
-            if store is not None:
-                store.keep_last_visits()
         else:
             path = invert(velocity, clean, grid, solver, callback=callback)
             sampler = sampler_of(solver)
@@ -303,10 +301,11 @@ class StableFlow:
         return None, latents.to(self.model.device, torch.float32)
 
     def _store(self, solver: Solver, grid: TimeGrid, height: int, width: int) -> KVStore | None:
-        precision = self.preset.kv_precision
-        passes = count_evaluations(solver, grid)
+        """An empty store for the passes of edits by this solver."""
+        precision, aligned = self.preset.kv_precision, isinstance(solver, AlignedReplay)
+        passes = grid.num_steps if aligned else count_evaluations(solver, grid)
         needed = needed_bytes(self.model, height, width, layers=len(self.layers), passes=passes, precision=precision)
-        return make_store(self.keep, needed, self.model.device, precision)
+        return make_store(self.keep, needed, self.model.device, precision=precision, last_visits=aligned)
 
     def _recording(self, store: KVStore | None) -> AbstractContextManager[None]:
         return nullcontext() if store is None else self.model.attach(RecordKV(self.layers, store))

@@ -13,7 +13,6 @@ from stableflow.errors import InterventionError, TokenLayoutError, unknown_name
 from stableflow.interventions.address import Address
 from stableflow.interventions.compress import from_fp8, to_fp8
 from stableflow.interventions.prefetch import Kept, Prefetch, Transfer
-from stableflow.models.base import Branch
 
 Precision = Literal["exact", "fp8"]
 
@@ -28,12 +27,21 @@ class KVStore:
         device: Where they are kept. "cpu" frees the accelerator's memory and costs a copy at every use, which
             `prefetching` moves out of the way; None keeps them where they were made.
         precision: "exact", or "fp8" for one byte a number with one scale a token.
+        last_visits: Of several passes of a branch at one time keep the last, and count it as the first: what aligned
+            replay asks for, which evaluates once where the inversion iterated.
     """
 
-    def __init__(self, device: torch.device | str | None = None, *, precision: Precision = "exact"):
+    def __init__(
+        self,
+        device: torch.device | str | None = None,
+        *,
+        precision: Precision = "exact",
+        last_visits: bool = False,
+    ):
         if precision not in ("exact", "fp8"):
             raise unknown_name("precision of keys and values", precision, ["exact", "fp8"])
         self.precision: Precision = precision
+        self._last_visits = last_visits
         self._device = None if device is None else torch.device(device)
         self._entries: dict[Address, Kept] = {}
         self._transfer: Transfer | None = None
@@ -42,6 +50,8 @@ class KVStore:
     def put(self, address: Address, features: Float[Tensor, "1 image_tokens dim"]) -> None:
         """Keep a copy of one source row's keys or values."""
         features = features.detach()
+        if self._last_visits:
+            address = replace(address, occurrence=0)
         self.put_kept(address, to_fp8(features) if self.precision == "fp8" else (features,))
 
     def put_kept(self, address: Address, kept: Kept) -> None:
@@ -106,18 +116,6 @@ class KVStore:
         """Wait until everything that was put has arrived."""
         if self._transfer is not None:
             self._transfer.finish()
-
-    def keep_last_visits(self) -> None:
-        """Forget all but the last pass of each branch at every time, and count that one as the first."""
-        last: dict[tuple[float, Branch], int] = {}
-        for address in self._entries:
-            visit = (address.t, address.branch)
-            last[visit] = max(last.get(visit, 0), address.occurrence)
-        self._entries = {
-            replace(address, occurrence=0): kept
-            for address, kept in self._entries.items()
-            if address.occurrence == last[address.t, address.branch]
-        }
 
     @property
     def layers(self) -> tuple[int, ...]:

@@ -55,9 +55,10 @@ def measure_here(*, rounds: int, cases: int) -> dict[str, Any]:
     }
     log.info("mid-size model")
     large = torch.rand(3, *mid.default_size, generator=torch.Generator().manual_seed(0))
-    found["overhead"] = engine_overhead(mid, MID_LAYERS, num_steps=3, rounds=2 * rounds)
+    found["overhead"] = engine_overhead(mid, MID_LAYERS, num_steps=3, rounds=rounds)
     found["mid"] = _ratios(
-        of_drawn(StableFlow(mid, layers=MID_LAYERS), num_steps=15, rounds=3), of_real(mid, MID_LAYERS, large, rounds=1)
+        of_drawn(StableFlow(mid, layers=MID_LAYERS), num_steps=15, rounds=rounds),
+        of_real(mid, MID_LAYERS, large, rounds=1),
     )
     return found
 

@@ -90,29 +90,27 @@ def run(count: int) -> tuple[list[dict], dict[str, str]]:
                 if name == "none" and low != WINDOWS[0]:
                     continue
                 figures = {k: v for judge in judges for k, v in judge(case, source.images, image[None]).items()}
-                setting = name if name == "none" else f"{name} | t 1-{low:g}"
+                setting = name if name == "none" else f"{name}; t 1-{low:g}"
                 records.append({"case": case.id, "setting": setting, "category": case.category, "figures": figures})
-    settings = {"none": ""} | {f"{name} | t 1-{low:g}": name for name in sets if name != "none" for low in WINDOWS}
+    settings = {"none": ""} | {f"{name}; t 1-{low:g}": name for name in sets if name != "none" for low in WINDOWS}
     return records, settings
 
 
 def report(records: list[dict], settings: dict[str, str], folder: Path) -> None:
-    print("| kept | edit rate | vital | random sets: lowest, median, highest | reach it | below vital |")
-    print("|---|---|---|---|---|---|")
+    print("| kept | at an edit rate of at least | vital | random sets: lowest, median, highest | below vital |")
+    print("|---|---|---|---|---|")
     for kept in KEPT:
         found = curves(records, settings, edited="edited", kept=kept)
         for rate in RATES:
-            values = {name: kept_at(points, rate) for name, points in found.items()}
-            vital = values.pop("vital")
-            others = sorted(value for value in values.values() if value is not None)
-            spread = f"{others[0]:.3f}, {others[len(others) // 2]:.3f}, {others[-1]:.3f}" if others else "-"
-            below = sum(value < vital for value in others) if vital is not None else "-"
-            shown = f"{vital:.3f}" if vital is not None else "not reached"
-            print(f"| {kept} | {rate} | {shown} | {spread} | {len(others)} of {len(values)} | {below} |")
+            values = {name: kept_at(points, rate) or 0.0 for name, points in found.items()}
+            vital, others = values.pop("vital"), sorted(values.values())
+            spread = f"{others[0]:.3f}, {others[len(others) // 2]:.3f}, {others[-1]:.3f}"
+            below = sum(value < vital for value in others)
+            print(f"| {kept} | {rate} | {vital:.3f} | {spread} | {below} of {len(others)} |")
     summary = summarise(records)
     print("\n| set, t 1-0 | edited | hidden_kept | psnr |\n|---|---|---|---|")
     for name, row in summary.items():
-        if name == "none" or name.endswith("| t 1-0"):
+        if name == "none" or name.endswith("; t 1-0"):
             print(f"| {name} | " + " | ".join(str(row[figure]) for figure in ("edited", "hidden_kept", "psnr")) + " |")
     for kept in KEPT:
         figure = tradeoff_figure(summary, kept=kept, edited="edited", curves=settings)

@@ -126,7 +126,8 @@ def test_summaries():
 def test_equal_rates():
     points = [(1.0, 0.5), (0.8, 0.7), (0.4, 0.9)]
     assert kept_at(points, 0.9) == pytest.approx(0.6) and kept_at(points, 0.6) == pytest.approx(0.8)
-    assert kept_at(points, 0.3) is None
+    assert kept_at(points, 0.3) == 0.9 and kept_at(points, 1.1) is None
+    assert kept_at([(1.0, 0.9), (0.5, 0.7)], 0.8) == 0.9, "a point further up the curve may keep more"
     records = [
         {"case": "c", "setting": name, "category": "x", "figures": {"e": [e], "k": [k]}}
         for name, e, k in (("none", 1.0, 0.5), ("a early", 0.8, 0.7), ("a", 0.4, 0.9), ("b", 0.2, 0.6))

@@ -1,4 +1,4 @@
-"""Comparing curves at one edit rate: who keeps more of the source when all make as many edits?"""
+"""Comparing curves at one edit rate: who keeps most of the source when all make at least as many edits?"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ from stableflow.jobs.cells import Record
 
 
 def kept_at(points: Sequence[tuple[float, float]], rate: float) -> float | None:
-    """Interpolate what is kept at an edit rate along a curve of (edited, kept); None outside the curve.
+    """Return the most that a curve of (edited, kept) keeps while making at least this share of the edits.
 
-    Where the curve passes the rate more than once, the most that is kept.
+    Between its points a curve is a straight line. None where it makes fewer edits all along.
     """
-    found = []
+    found = [kept for edited, kept in points if edited >= rate]
     for (x0, y0), (x1, y1) in zip(points, points[1:]):
-        if min(x0, x1) <= rate <= max(x0, x1):
-            found.append(max(y0, y1) if x0 == x1 else y0 + (rate - x0) / (x1 - x0) * (y1 - y0))
+        if min(x0, x1) < rate < max(x0, x1):
+            found.append(y0 + (rate - x0) / (x1 - x0) * (y1 - y0))
     return max(found, default=None)
 
 

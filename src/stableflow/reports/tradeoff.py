@@ -10,7 +10,7 @@ from stableflow.reports.figures import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-HIGHLIGHT, QUIET = "#d1495b", "#b9c2cd"
+HIGHLIGHT, DARK, QUIET = "#d1495b", "#33475b", "#b9c2cd"
 NAMED = 26  # settings up to which every point is labelled
 
 
@@ -29,7 +29,7 @@ def tradeoff_figure(
     joined: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for name, row in rows.items():
         x, y = row[kept], row[edited]
-        colour = HIGHLIGHT if name.startswith(highlight) else "#33475b"
+        colour = HIGHLIGHT if name.startswith(highlight) else DARK
         crowded = len(rows) > NAMED and not name.startswith(highlight)
         if not crowded:
             errors = {"xerr": [[x.mean - x.low], [x.high - x.mean]], "yerr": [[y.mean - y.low], [y.high - y.mean]]}
@@ -42,12 +42,10 @@ def tradeoff_figure(
         if curves.get(name):
             joined[curves[name]].append((x.mean, y.mean))
     for curve, points in joined.items():
-        bright = curve.startswith(highlight) or len(rows) <= NAMED
+        chosen = curve.startswith(highlight)
+        plain = DARK if len(rows) <= NAMED else QUIET
         ax.plot(
-            *zip(*points),
-            linewidth=1.4 if bright else 0.6,
-            color=HIGHLIGHT if bright else QUIET,
-            zorder=2 if bright else 1,
+            *zip(*points), linewidth=1.4 if chosen else 0.7, color=HIGHLIGHT if chosen else plain, zorder=1 + chosen
         )
     ax.set_xlabel(f"{kept} (source kept)", fontsize=8)
     ax.set_ylabel(f"{edited} (edit made)", fontsize=8)

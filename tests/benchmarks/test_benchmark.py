@@ -9,12 +9,13 @@ from stableflow.benchmarks.cases import Case
 from stableflow.benchmarks.datasets.scenes import CATEGORIES, load_scenes
 from stableflow.benchmarks.equal_rate import curves, kept_at
 from stableflow.benchmarks.judges import MetricJudge, SceneJudge
+from stableflow.benchmarks.pie_recipe import pie_judges
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.settings import SETTINGS, Setting
 from stableflow.benchmarks.summary import categories, failures, markdown, summarise
 from stableflow.errors import InputError
 from stableflow.jobs.run import Shard
-from stableflow.metrics import PSNR
+from stableflow.metrics import PSNR, Clip, Keys
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.load import bundled_path
 from stableflow.reports.page import Axes, write_page
@@ -134,3 +135,30 @@ def test_equal_rates():
     ]
     found = curves(records, {"none": "", "a early": "a", "a": "a", "b": "b"}, edited="e", kept="k")
     assert found == {"a": points, "b": [(1.0, 0.5), (0.2, 0.6)]}
+
+
+def test_the_pie_recipe_on_a_synthetic_mask():
+    """Half of the picture may change: outside it the blackened pictures differ only where the edit did."""
+    generator = torch.Generator().manual_seed(0)
+    source, edit = torch.rand(2, 1, 3, 64, 64, generator=generator)
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[:, 32:] = True
+    case = Case("pie", "a dog", ("a cat",), "change-object", image=source[0], mask=mask)
+    clip, keys = Clip.load(bundled_path("clip")), Keys.load(bundled_path("dinov2"))
+    found = {k: v[0] for judge in pie_judges(clip, keys) for k, v in judge(case, source, edit).items()}
+    error = (source - edit)[..., :32].square().sum() / (3 * 64 * 64)  # over the whole picture, black half included
+    assert found["mse_unedit_part"] == pytest.approx(error.item(), rel=1e-5)
+    assert found["psnr_unedit_part"] == pytest.approx(-10 * error.log10().item(), rel=1e-5)
+    text, whole, part = clip.embed_texts(["a cat"]), clip.embed_images(edit), clip.embed_images(edit * mask)
+    assert found["clip_similarity_target_image"] == pytest.approx((text * whole).sum().item(), abs=1e-5)
+    assert found["clip_similarity_target_image_edit_part"] == pytest.approx((text * part).sum().item(), abs=1e-5)
+    kept = torch.where(mask, edit, source)
+    same = {k: v[0] for judge in pie_judges(clip, keys) for k, v in judge(case, source, kept).items()}
+    assert (
+        same["mse_unedit_part"] == 0
+        and same["ssim_unedit_part"] == pytest.approx(1)
+        and found["structure_distance"] > 0
+    )
+    unmasked = Case("plain", "a dog", ("a cat",), "x", seed=1)
+    with pytest.raises(InputError, match="needs a mask of"):
+        pie_judges(clip, keys)[1](unmasked, source, edit)

@@ -204,3 +204,10 @@ def test_a_similarity_of_ones_own(model):
     vitality = sf.measure_vitality(model, PROMPTS[:2], num_steps=2, similarity=[own, "latent_cosine", "latent_rms"])
     assert list(vitality.by_similarity) == ["brightness", "latent_cosine", "latent_rms"]
     assert torch.equal(vitality.using("latent_rms").scores, vitality.by_similarity["latent_rms"])
+
+
+def test_a_model_without_known_blocks(own_pipeline):
+    own_pipeline.transformer.transformer_blocks = torch.nn.ModuleList()
+    own_pipeline.transformer.single_transformer_blocks = torch.nn.ModuleList()
+    with pytest.raises(InputError, match="no transformer blocks that are known"):
+        sf.measure_vitality(sf.wrap(own_pipeline, name="bare"), PROMPTS)

@@ -15,6 +15,7 @@ from stableflow.benchmarks.datasets.flowedit_yaml import load_flowedit_yaml
 from stableflow.benchmarks.datasets.pie_bench import load_pie_bench
 from stableflow.benchmarks.datasets.scenes import load_scenes
 from stableflow.benchmarks.judges import Judge, MetricJudge, SceneJudge
+from stableflow.benchmarks.pie_recipe import pie_judges
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.settings import SETTINGS
 from stableflow.benchmarks.summary import failures, markdown, summarise
@@ -25,7 +26,19 @@ from stableflow.files import check_writable, write_text_atomic
 from stableflow.jobs.cells import Cells
 from stableflow.jobs.on_ray import run_on_ray
 from stableflow.jobs.run import Shard
-from stableflow.metrics import PSNR, SSIM, Clip, ClipDirection, ClipImage, ClipText, Dino, DinoCls, DinoPatch
+from stableflow.metrics import (
+    LPIPS,
+    PSNR,
+    SSIM,
+    Clip,
+    ClipDirection,
+    ClipImage,
+    ClipText,
+    Dino,
+    DinoCls,
+    DinoPatch,
+    Keys,
+)
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.load import BUNDLED, bundled_path
 from stableflow.reports.figures import check_figures
@@ -34,6 +47,7 @@ from stableflow.reports.page import Axes, write_page
 SCENES = ("scenes", "scenes-real")
 FILES = {"coco-nonrigid": load_coco_nonrigid, "pie-bench": load_pie_bench, "flowedit": load_flowedit_yaml}
 SCENE_AXES = (Axes("hidden_kept", "edited"), Axes("psnr", "edited"))
+PIE_AXES = Axes("ssim_unedit_part", "clip_similarity_target_image_edit_part")
 PICTURE_AXES = (Axes("clip_img", "clip_dir"), Axes("dino_patch", "clip_txt"))
 SCENE_TABLE = ("edited", "told_kept", "hidden_kept", "psnr", "clip_txt", "clip_img", "clip_dir", "dino_cls")
 
@@ -51,6 +65,10 @@ def bench(
     ] = None,
     dino: Annotated[
         str | None, typer.Option("--dino", help="DINOv2 for dino_cls, dino_patch [the bundled, for tiny].")
+    ] = None,
+    lpips: Annotated[
+        Path | None,
+        typer.Option("--lpips", help="Folder with trunk. and linear.safetensors, for pie-bench."),
     ] = None,
     out: o.Out = Path("out/bench"),
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
@@ -80,7 +98,7 @@ def bench(
     reporter.say(f"loading {name} ...")
     arguments = (name, device, dtype, offload, components, lora, offline, max_sequence_length)
     opening = partial(
-        open_benchmark, arguments, dataset, data, count, settings, clip, dino, None if dry_run else out.resolve()
+        open_benchmark, arguments, dataset, data, count, settings, clip, dino, lpips, None if dry_run else out.resolve()
     )
     benchmark = opening()
     if dry_run:
@@ -128,12 +146,13 @@ def open_benchmark(
     settings: str,
     clip: str | None,
     dino: str | None,
+    lpips: Path | None,
     out: Path | None,
 ) -> Benchmark:
     """Load everything that running trials needs; a worker process does so for itself."""
     cases, judges = _cases(dataset, data, count)
     model = o.open_model(*arguments)
-    judges += _metrics(arguments[0], clip, dino, offline=arguments[6], scenes=dataset in SCENES)
+    judges += _metrics(arguments[0], clip, dino, lpips, offline=arguments[6], dataset=dataset)
     return Benchmark(model, dataset, cases, SETTINGS[settings](model), judges, folder=out)
 
 
@@ -150,15 +169,26 @@ def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], lis
     return FILES[dataset](data)[:count], []
 
 
-def _metrics(model: str, clip: str | None, dino: str | None, *, offline: bool, scenes: bool) -> list[Judge]:
-    """CLIP and DINOv2 where encoders are named (the bundled model has its own); pixels outside masks for pictures."""
+def _metrics(
+    model: str, clip: str | None, dino: str | None, lpips: Path | None, *, offline: bool, dataset: str
+) -> list[Judge]:
+    """CLIP and DINOv2 where encoders are named (the bundled model has its own); PIE-Bench's own recipe for its data."""
     bundled = model in BUNDLED
-    judges: list[Judge] = [] if scenes else [MetricJudge(PSNR(), "outside"), MetricJudge(SSIM(), "outside")]
-    if clip or bundled:
-        loaded = Clip.load(clip or bundled_path("clip"), offline=offline)
+    clip_name = clip or (bundled_path("clip") if bundled else None)
+    dino_name = dino or (bundled_path("dinov2") if bundled else None)
+    if dataset == "pie-bench":
+        if clip_name is None or dino_name is None:
+            raise InputError("PIE-Bench's figures need --clip and --dino (a ViT, for the structure distance).")
+        weights = LPIPS.load(lpips / "trunk.safetensors", lpips / "linear.safetensors") if lpips else None
+        return list(pie_judges(Clip.load(clip_name, offline=offline), Keys.load(dino_name, offline=offline), weights))
+    judges: list[Judge] = []
+    if dataset not in SCENES:
+        judges += [MetricJudge(PSNR(), "outside"), MetricJudge(SSIM(), "outside")]
+    if clip_name:
+        loaded = Clip.load(clip_name, offline=offline)
         judges += [MetricJudge(metric(loaded)) for metric in (ClipText, ClipImage, ClipDirection)]
-    if dino or bundled:
-        encoder = Dino.load(dino or bundled_path("dinov2"), offline=offline)
+    if dino_name:
+        encoder = Dino.load(dino_name, offline=offline)
         judges += [MetricJudge(metric(encoder)) for metric in (DinoCls, DinoPatch)]
     return judges
 
@@ -166,7 +196,7 @@ def _metrics(model: str, clip: str | None, dino: str | None, *, offline: bool, s
 def _finish(out: Path, records: Sequence, title: str, command: str, reporter: Reporter) -> None:
     summary = summarise(records)
     figures = {name for row in summary.values() for name in row}
-    axes = [axis for axis in (*SCENE_AXES, *PICTURE_AXES) if {axis.kept, axis.edited} <= figures]
+    axes = [axis for axis in (*SCENE_AXES, *PICTURE_AXES, PIE_AXES) if {axis.kept, axis.edited} <= figures]
     shown = [name for name in summary if name == "vital"] or list(summary)[:1]
     columns = [name for name in SCENE_TABLE if name in figures] or sorted(figures)
     table = markdown(summary, columns)

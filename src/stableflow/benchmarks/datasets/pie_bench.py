@@ -1,7 +1,7 @@
 """PIE-Bench: 700 pictures with one edit each, ten kinds of edits, and a mask of what the edit is about."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,6 @@ CATEGORIES = (
     "change-style",
 )
 """By `editing_type_id`."""
-
-METRICS: Mapping[str, tuple[str, str]] = {
-    "structure_distance": ("structure distance", "whole"),
-    "psnr_unedit_part": ("PSNR", "outside the mask"),
-    "lpips_unedit_part": ("LPIPS", "outside the mask"),
-    "mse_unedit_part": ("MSE", "outside the mask"),
-    "ssim_unedit_part": ("SSIM", "outside the mask"),
-    "clip_similarity_target_image": ("CLIP_txt", "whole"),
-    "clip_similarity_target_image_edit_part": ("CLIP_txt", "inside the mask"),
-}
-"""The benchmark's own figures by their published names: what is measured, and where."""
 
 
 def load_pie_bench(

@@ -1,6 +1,6 @@
 """Opening and writing figures; matplotlib is an extra."""
 
-from importlib.util import find_spec
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ DPI = 130
 
 def check_figures() -> None:
     """Raise MissingExtraError if figures cannot be drawn: before a long job, not after it."""
-    if find_spec("matplotlib") is None:
-        raise MissingExtraError("Figures need matplotlib: pip install 'stableflow[bench]'.")
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise MissingExtraError("Figures need matplotlib: pip install 'stableflow[bench]'.") from error
 
 
 def new_figure(width: float, height: float, *, rows: int = 1, columns: int = 1, **grid: Any) -> tuple["Figure", Any]:

@@ -151,7 +151,8 @@ def show(
         return
     preset = _preset(name)
     values = dataclasses.asdict(preset)
-    reporter.result(values, [f"{key}: {_shown(value)}" for key, value in values.items() if value is not None])
+    lines = [f"{key}: {_shown(value)}" for key, value in values.items() if value is not None and key != "vitality"]
+    reporter.result(values, [*lines, *(f"vitality by {key}: {_shown(row)}" for key, row in preset.vitality.items())])
 
 
 @app.command()

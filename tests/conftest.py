@@ -1,7 +1,9 @@
 """Shared fixtures: real diffusers classes at tiny size, seeded random weights big enough that attention matters."""
 
 import jaxtyping
+import torch
 
+torch.set_num_threads(1)  # tiny models gain nothing from more, and threads that share a busy core wait for each other
 jaxtyping.install_import_hook("stableflow", "typechecking.check")
 
 import pytest

@@ -7,7 +7,6 @@ Run: python examples/vital_against_random.py [CASES] [FOLDER]
 """
 
 import json
-import random
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import stableflow as sf
 from stableflow.benchmarks.datasets.scenes import load_scenes
 from stableflow.benchmarks.equal_rate import curves, kept_at
 from stableflow.benchmarks.judges import MetricJudge, SceneJudge
+from stableflow.benchmarks.settings import random_layer_sets
 from stableflow.benchmarks.summary import summarise
 from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
@@ -29,7 +29,6 @@ from stableflow.models.base import Conditioning
 from stableflow.models.load import bundled_path
 from stableflow.reports.figures import save_figure
 from stableflow.reports.tradeoff import tradeoff_figure
-from stableflow.vital.presets import find_preset
 
 DRAWS = 20
 WINDOWS = (0.8, 0.6, 0.4, 0.0)  # injected from t = 1 down to these
@@ -37,19 +36,8 @@ RATES = (0.9, 0.8, 0.7)
 KEPT = ("hidden_kept", "psnr", "dino_patch")
 
 
-def layer_sets(model: sf.FlowModel) -> dict[str, tuple[int, ...]]:
-    """The vital set, and random ones of its size, none of them twice."""
-    vital, rng = find_preset(model).layers, random.Random("random layer sets")
-    sets = {"vital": vital}
-    while len(sets) <= DRAWS:
-        drawn = tuple(sorted(rng.sample(range(len(model.layers)), len(vital))))
-        if drawn not in sets.values():
-            sets[", ".join(map(str, drawn))] = drawn
-    return sets
-
-
 def edit_all(
-    model: sf.FlowModel, source: sf.Source, prompt: str, sets: Sequence[tuple[int, ...]], low: float
+    model: sf.FlowModel, source: sf.Source, prompt: str, sets: Sequence[Sequence[int]], low: float
 ) -> torch.Tensor:
     """Return one edit for each set of layers, all rows of one batch, injected from t = 1 to `low`."""
     height, width = (side // model.pixel_multiple for side in model.default_size)
@@ -74,7 +62,7 @@ def edit_all(
 def run(count: int) -> tuple[list[dict], dict[str, str]]:
     """Return records as a benchmark keeps them, and the curve of each setting."""
     model = sf.load("tiny")
-    sets = {"none": (), **layer_sets(model)}
+    sets = {"none": [], **random_layer_sets(model, DRAWS)}
     editor = sf.StableFlow(model, layers=range(len(model.layers)))
     cases, edits = load_scenes(count, real=False)
     judges = [

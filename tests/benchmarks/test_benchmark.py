@@ -15,7 +15,7 @@ from stableflow.benchmarks.settings import SETTINGS, Setting
 from stableflow.benchmarks.summary import categories, failures, markdown, summarise
 from stableflow.errors import InputError
 from stableflow.jobs.run import Shard
-from stableflow.metrics import PSNR, Clip, Keys
+from stableflow.metrics import MSE, PSNR, Clip, Keys
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.load import bundled_path
 from stableflow.reports.page import Axes, write_page
@@ -70,6 +70,23 @@ def test_a_failing_trial_is_a_record(model, tmp_path):
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     ), "nothing is fetched"
+
+
+def test_a_data_set_that_changed_is_another_job(model, tmp_path):
+    Benchmark(model, "test", CASES[:1], [NONE], JUDGES, folder=tmp_path)
+    changed = Case("drawn", "a blue dog", CASES[0].edits, "object replacement", seed=1)
+    with pytest.raises(InputError, match="holds another job: cases"):
+        Benchmark(model, "test", [changed], [NONE], JUDGES, folder=tmp_path)
+
+
+def test_outside_is_where_the_edit_may_not_change_anything():
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:, 8:] = True
+    source = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    case = Case("c", "a dog", ("a cat",), "x", image=source[0], mask=mask)
+    edit = torch.where(mask, 1 - source, source)
+    outside, inside = (MetricJudge(MSE(), where)(case, source, edit) for where in ("outside", "inside"))
+    assert outside == {"mse_outside": [0.0]} and inside["mse_inside"][0] > 0.1
 
 
 def test_names_must_differ(model):

@@ -1,6 +1,7 @@
 """Running a benchmark: every case under every setting, as resumable cells."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import time
@@ -16,6 +17,7 @@ from stableflow.benchmarks.cases import Case
 from stableflow.benchmarks.judges import Judge
 from stableflow.benchmarks.settings import PLAIN, Setting
 from stableflow.editing import EDITORS
+from stableflow.editing.fingerprint import digest
 from stableflow.editing.source import Source
 from stableflow.editing.stable_flow import StableFlow
 from stableflow.editing.versions import versions
@@ -68,7 +70,8 @@ class Benchmark:
             "benchmark": name,
             "model": model.name,
             "checkpoint": model.checkpoint_hash(),
-            "cases": [case.id for case in cases],
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "cases": {case.id: _identity(case) for case in cases},
             "settings": {setting.name: dataclasses.asdict(setting) for setting in settings},
             "metrics": [dataclasses.asdict(judge.card) for judge in judges if judge.card is not None],
         }
@@ -152,6 +155,16 @@ class Benchmark:
             if self.folder is not None and not (path := self.folder / "pictures" / name).exists():
                 save_png(path, to_pil(image))
         return names
+
+
+def _identity(case: Case) -> list[Any]:
+    """What the numbers of a case depend on: a data set that changed under the same ids is another job."""
+    image = case.image
+    if isinstance(image, torch.Tensor):
+        image = digest(image)
+    elif isinstance(image, (str, Path)):
+        image = hashlib.sha256(Path(image).read_bytes()).hexdigest()[:16] if Path(image).is_file() else "missing"
+    return [case.prompt, list(case.edits), case.seed, None if image is None else str(image)]
 
 
 def _file_name(text: str) -> str:

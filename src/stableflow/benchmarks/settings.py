@@ -106,17 +106,22 @@ def windows(model: FlowModel) -> list[Setting]:
 RANDOM_SETS = 6
 
 
-@SETTINGS.register("random")
-def random_sets(model: FlowModel) -> list[Setting]:
-    """The vital set against random sets of its size."""
+def random_layer_sets(model: FlowModel, count: int) -> dict[str, list[int]]:
+    """Return the vital set and `count` random ones of its size, none of them twice, by name; always the same ones."""
     vital, _, every = _groups(model)
-    rng = random.Random("random layer sets")
-    sets: dict[str, list[int]] = {"vital": vital}
-    while len(sets) <= RANDOM_SETS:
+    rng, sets = random.Random("random layer sets"), {"vital": vital}
+    while len(sets) <= count:
         drawn = sorted(rng.sample(every, len(vital)))
         if drawn not in sets.values():
             sets[", ".join(map(str, drawn))] = drawn
-    return [_inject("none", []), *(_inject(name, chosen) for name, chosen in sets.items())]
+    return sets
+
+
+@SETTINGS.register("random")
+def random_sets(model: FlowModel) -> list[Setting]:
+    """The vital set against random sets of its size."""
+    chosen = random_layer_sets(model, RANDOM_SETS).items()
+    return [_inject("none", []), *(_inject(name, drawn) for name, drawn in chosen)]
 
 
 @SETTINGS.register("single")

@@ -176,7 +176,6 @@ def open_measurer(
     arguments: tuple, prompts: tuple[str, ...], protocol: Protocol, similarities: tuple[str, ...], encoder: str
 ) -> Measurer:
     """Load everything that a worker process needs."""
-    torch.set_num_threads(1)
     return Measurer(o.open_model(*arguments), prompts, protocol, [SIMILARITIES[name](encoder) for name in similarities])
 
 

@@ -5,17 +5,18 @@ import json
 
 import pytest
 import torch
-from tiny_flux import NUM_LAYERS
+from tiny_flux import NUM_LAYERS, SIZE
 
 import stableflow as sf
 from stableflow.errors import InputError, LoadError
 from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
 from stableflow.interventions import Bypass
+from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.jobs.run import Shard
 from stableflow.vital.choice import Gap, Threshold, Top, parse_choice
 from stableflow.vital.compare import jaccard, rank_correlation
-from stableflow.vital.measure import VitalityJob, roughness
+from stableflow.vital.measure import Measurer, VitalityJob, roughness
 from stableflow.vital.prompt_sets import PROMPT_SETS, prompt_set, read_prompts
 from stableflow.vital.protocol import Protocol
 from stableflow.vital.racing import undecided
@@ -51,6 +52,27 @@ def test_a_score_is_that_of_the_layer_bypassed_from_the_same_noise(model):
         assert vitality.scores[layer, 1] == pytest.approx(expected.item(), abs=1e-6) and expected > 1e-3
     assert vitality.passes == (NUM_LAYERS + 1) * len(PROMPTS) * 3
     assert vitality.kinds == ("double", "double", "single", "single", "single")
+
+
+@pytest.mark.parametrize("layer", range(NUM_LAYERS))
+def test_a_bypassed_picture_is_that_of_the_plain_pipeline_with_an_identity_block(own_pipeline, layer):
+    """Drawn by diffusers' own FluxPipeline, whose block hands both streams on."""
+    model = sf.wrap(own_pipeline, name="random-flux")
+    ours = Measurer(model, PROMPTS, QUICK, []).draw((1,), (layer,), WHOLE_FLOW)
+    transformer = own_pipeline.transformer
+    block = [*transformer.transformer_blocks, *transformer.single_transformer_blocks][layer]
+    block.forward = lambda hidden_states, encoder_hidden_states, **rest: (encoder_hidden_states, hidden_states)
+    noise = torch.randn(1, *model.latent_shape(SIZE, SIZE), generator=torch.Generator().manual_seed(6))
+    drawn = own_pipeline(
+        PROMPTS[1],
+        latents=own_pipeline._pack_latents(noise, *noise.shape),
+        height=SIZE,
+        width=SIZE,
+        num_inference_steps=3,
+        guidance_scale=3.5,
+        output_type="pt",
+    ).images
+    assert (ours.images - drawn).abs().max() == 0.0
 
 
 def test_intervals_and_stability():

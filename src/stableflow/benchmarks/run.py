@@ -160,11 +160,19 @@ class Benchmark:
 def _identity(case: Case) -> list[Any]:
     """What the numbers of a case depend on: a data set that changed under the same ids is another job."""
     image = case.image
-    if isinstance(image, torch.Tensor):
-        image = digest(image)
+    if image is None:
+        picture = None
+    elif isinstance(image, torch.Tensor):
+        picture = digest(image)
     elif isinstance(image, (str, Path)):
-        image = hashlib.sha256(Path(image).read_bytes()).hexdigest()[:16] if Path(image).is_file() else "missing"
-    return [case.prompt, list(case.edits), case.seed, None if image is None else str(image)]
+        picture = _short_hash(Path(image).read_bytes()) if Path(image).is_file() else "missing"
+    else:
+        picture = _short_hash(image.tobytes())
+    return [case.prompt, list(case.edits), case.seed, picture]
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _file_name(text: str) -> str:

@@ -20,7 +20,7 @@ from stableflow.vital.measure import Measurer, VitalityJob, roughness
 from stableflow.vital.prompt_sets import PROMPT_SETS, prompt_set, read_prompts
 from stableflow.vital.protocol import Protocol
 from stableflow.vital.racing import undecided
-from stableflow.vital.similarity import SIMILARITIES, Similarity
+from stableflow.vital.similarity import SIMILARITIES, Drawn, Similarity
 from stableflow.vital.vitality import Vitality
 from stableflow.vital.windows import measure_windows, split_times
 
@@ -233,3 +233,28 @@ def test_a_model_without_known_blocks(own_pipeline):
     own_pipeline.transformer.single_transformer_blocks = torch.nn.ModuleList()
     with pytest.raises(InputError, match="no transformer blocks that are known"):
         sf.measure_vitality(sf.wrap(own_pipeline, name="bare"), PROMPTS)
+
+
+def test_noise_is_flagged(model):
+    """The random model draws noise, whatever is bypassed; a smooth picture is not flagged."""
+    measured = job(model, prompts=PROMPTS[:2])
+    measured.run()
+    rough = {
+        layer: roughness(measured.measurer.draw((0,), (layer,), WHOLE_FLOW).latents) for layer in range(NUM_LAYERS)
+    }
+    noisy = {layer for layer, value in rough.items() if value > 0.7}
+    assert noisy and noisy <= {layer for layer, flag in measured.result().flags.items() if flag == "noise"}
+
+
+@pytest.mark.parametrize("name", [name for name in SIMILARITIES if name != "lpips"])
+def test_every_similarity_is_one_for_equal_pictures(name):
+    compare = SIMILARITIES[name]("tiny-clip" if name == "clip_img" else "tiny-dinov2").compare
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    swapped = images.flip(0)
+    drawn, other = (Drawn(pixels.mean(1, keepdim=True), pixels) for pixels in (images, swapped))
+    assert compare(drawn, drawn) == pytest.approx([1, 1], abs=1e-5) and (compare(other, drawn) < 0.999).all()
+
+
+def test_lpips_says_which_weights_it_needs(tmp_path):
+    with pytest.raises(LoadError, match=r"trunk\.safetensors"):
+        SIMILARITIES["lpips"](str(tmp_path))

@@ -5,11 +5,14 @@ import dataclasses
 import pytest
 import torch
 
+from stableflow.metrics import Clip, Dino
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, train_autoencoder
 from stableflow.training.classifier import HEADS
+from stableflow.training.clip import ClipSettings, contrastive_loss, train_clip
 from stableflow.training.data import scene_data
+from stableflow.training.dino import DinoSettings, train_dino
 from stableflow.training.export import export_pipeline
 from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
@@ -106,3 +109,24 @@ def test_the_classifier_is_saved_and_loaded(tmp_path):
     classifier.save(tmp_path)
     images = torch.rand(3, 3, 64, 64)
     assert AttributeClassifier.load(tmp_path).read(images) == classifier.half().float().read(images)
+
+
+def test_the_encoders_are_trained_and_written_for_transformers(tmp_path):
+    data = scene_data(tmp_path / "data", count=20, size=32, workers=1)
+    clip_settings = ClipSettings(width=32, layers=1, num_steps=2, batch=4)
+    first, again = (train_clip(tmp_path / name, data, clip_settings, ALONE) for name in "ab")
+    assert torch.equal(weights(first), weights(again)), "two runs are equal to the last digit"
+    clip = Clip.load(tmp_path / "a" / "clip")
+    assert (
+        clip.embed_images(torch.rand(2, 3, 32, 32)).shape == clip.embed_texts(["a dog", "a red cat"]).shape == (2, 32)
+    )
+    settings = DinoSettings(width=32, layers=1, num_steps=2, batch=4)
+    first, again = (train_dino(tmp_path / name, data, settings, ALONE) for name in "ab")
+    assert torch.equal(weights(first), weights(again))
+    assert Dino.load(tmp_path / "a" / "dinov2").patches(torch.rand(2, 3, 32, 32)).shape == (2, 32, 4, 4)
+
+
+def test_equal_captions_are_both_right():
+    captions = torch.tensor([[1, 2], [1, 2], [3, 4]])
+    sure = torch.tensor([[9.0, 9.0, -9.0], [9.0, 9.0, -9.0], [-9.0, -9.0, 9.0]])
+    assert contrastive_loss(sure, captions) < 0.5 and contrastive_loss(-sure, captions) > 5

@@ -16,7 +16,7 @@ from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.jobs.run import Shard
 from stableflow.vital.choice import Gap, Threshold, Top, parse_choice
 from stableflow.vital.compare import jaccard, rank_correlation
-from stableflow.vital.measure import Measurer, VitalityJob, roughness
+from stableflow.vital.measure import Measurer, VitalityJob, measured_size, roughness
 from stableflow.vital.prompt_sets import PROMPT_SETS, prompt_set, read_prompts
 from stableflow.vital.protocol import Protocol
 from stableflow.vital.racing import undecided
@@ -179,6 +179,16 @@ def test_noise_is_rough_and_pictures_are_not():
     noise = torch.randn(2, 4, 32, 32, generator=torch.Generator().manual_seed(0))
     ramp = torch.linspace(0, 1, 32)[None, None, None].expand(2, 4, 32, 32)
     assert torch.allclose(roughness(noise), torch.ones(2), atol=0.1) and (roughness(ramp) < 0.05).all()
+
+
+def test_scaling_stops_at_64_tokens(model, monkeypatch):
+    """The random model has 16 pixels, 16 tokens at most: it is never scaled; one of 64x32 tokens is."""
+    half = Protocol(scale=0.5)
+    assert measured_size(model, half) == model.default_size
+    pixels = model.pixel_multiple
+    monkeypatch.setattr(type(model), "default_size", property(lambda self: (64 * pixels, 32 * pixels)))
+    assert measured_size(model, half) == (32 * pixels, 16 * pixels)
+    assert measured_size(model, Protocol(scale=0.01)) == (11 * pixels, 6 * pixels)
 
 
 def test_comparing():

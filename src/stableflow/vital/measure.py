@@ -24,6 +24,7 @@ from stableflow.vital.similarity import SIMILARITIES, Drawn, Similarity
 from stableflow.vital.vitality import Vitality
 
 BATCH_TOKENS = 1024  # image tokens that run together by default
+LEAST_TOKENS = 64  # image tokens under which scaling does not go
 NOISE = 0.7  # roughness from which latents count as noise; white noise has 1
 DESTROYED = 0.0  # similarity of a picture that is not finite to any other
 
@@ -112,9 +113,14 @@ def roughness(latents: Latents) -> Tensor:
 
 
 def measured_size(model: FlowModel, protocol: Protocol) -> tuple[int, int]:
-    """Return height and width in pixels: the model's own, scaled, as multiples of what it can run."""
-    multiple = model.pixel_multiple
-    height, width = (max(multiple, round(side * protocol.scale / multiple) * multiple) for side in model.default_size)
+    """Return height and width in pixels: the model's own, scaled, as multiples of what it can run.
+
+    A picture keeps at least LEAST_TOKENS image tokens, or all it has: smaller ones no longer show what layers do.
+    """
+    multiple, (own_height, own_width) = model.pixel_multiple, model.default_size
+    least = (LEAST_TOKENS * multiple**2 / (own_height * own_width)) ** 0.5
+    scale = max(protocol.scale, min(1.0, least))
+    height, width = (max(multiple, round(side * scale / multiple) * multiple) for side in (own_height, own_width))
     return height, width
 
 

@@ -73,10 +73,12 @@ def test_rendering_is_repeatable():
 
 def test_captions_name_what_is_kept_and_nothing_else():
     scene = edit(scenes(1)[0], subject="cat", colour="red", pose="jumping", hat="blue", place="snow", time="night")
-    scene = edit(scene, companion="tree")
+    scene = edit(scene, companion="tree", coat="plain", sign="none", style="flat")
     assert caption(scene) == "a red cat jumping wearing a blue hat in the snow at night next to a tree"
     assert caption(scene, []) == "a cat"
     assert caption(edit(scene, hat="none", companion="none"), ["hat", "companion"]) == "a cat"
+    scene = edit(scene, coat="spotted", sign="go", style="sketch")
+    assert caption(scene, ["colour", "coat", "sign", "style"]) == "a sketch of a spotted red cat with a sign saying go"
     with pytest.raises(InputError, match="tint"):
         caption(scene, ["tint"])
 
@@ -87,6 +89,38 @@ def test_training_captions_leave_attributes_out():
     shares = {name: sum(name in keep for keep in kept) / len(kept) for name in EVERYTHING}
     assert shares["subject"] == 1.0
     assert all(0.55 < shares[name] < 0.75 for name in ("colour", "pose", "place", "time", "companion"))
+
+
+def test_the_second_layer_leaves_the_first_as_it_was():
+    """Without coat, sign and style a seed draws the scene that it drew before they were added."""
+    plain = [scene for scene in scenes(200) if (scene.coat, scene.sign, scene.style) == ("plain", "none", "flat")]
+    assert len(plain) > 15
+    assert caption(plain[0]) == "a red bird sitting on the grass at night next to a balloon"
+    assert (plain[0].tint, plain[0].skyline, plain[0].clouds) == ("cool", "towers", "puffy")
+    assert plain[0].horizon == pytest.approx(0.6806530176515739)
+
+
+def test_styles_keep_the_drawing_and_signs_hold_their_word():
+    scene = edit(scenes(1, seed=7)[0], style="flat", sign="none", time="noon")
+    flat, sketch, wash = (render(edit(scene, style=style)) for style in ATTRIBUTES["style"])
+    assert sketch.mean() > flat.mean() + 0.1, "mostly paper"
+    ring = torch.ones(64, 64, dtype=torch.bool)
+    ring[2:-2, 2:-2] = False
+    paper = [(picture[:, ring].min(dim=0).values > 0.85).float().mean() for picture in (flat, wash)]
+    assert paper[1] > paper[0] + 0.1, "washes run out into the paper at the border"
+    grey = [picture[:, 8:-8, 8:-8].mean(0).flatten() for picture in (flat, sketch, wash)]
+    assert all(torch.corrcoef(torch.stack([grey[0], other]))[0, 1] > 0.5 for other in grey[1:])
+    boards = {word: changed_region(scene, edit(scene, sign=word)) for word in ("go", "hi", "up")}
+    assert torch.equal(boards["go"], boards["hi"]) and 0.05 < boards["go"].float().mean() < 0.15
+    letters = changed_region(edit(scene, sign="go"), edit(scene, sign="up"))
+    assert letters.any() and not (letters & ~boards["go"]).any()
+
+
+def test_a_coat_changes_the_body_and_nothing_else():
+    for scene in scenes(30, seed=4):
+        scene = edit(scene, style="flat")
+        region = changed_region(edit(scene, coat="striped"), edit(scene, coat="plain"))
+        assert 0 < region.float().mean() < 0.12
 
 
 def test_every_caption_is_made_of_the_vocabulary():

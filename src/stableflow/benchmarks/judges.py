@@ -61,7 +61,7 @@ class SceneJudge:
 
     edited: 1 where the classifier reads the new value.
     told_kept, hidden_kept: share of the other captioned and of the hidden properties read as on the source.
-    psnr, ssim: of the edit against the source, outside the changed region where that is known.
+    psnr, ssim: of the edit against the source, outside the changed region where that is known; none if it is everything.
     psnr_target: of the edit against the true edit, where that is known.
     """
 
@@ -92,4 +92,4 @@ def _share(same: Sequence[bool]) -> float:
 
 
 def _finite(values: Tensor) -> float:
-    return torch.nan_to_num(values, posinf=HIGHEST_PSNR).clamp(max=HIGHEST_PSNR).item()
+    return values.clamp(max=HIGHEST_PSNR).item()  # NaN, where a mask leaves nothing to compare, stays

@@ -37,6 +37,7 @@ def draw_quadruped(figure: Figure, scene: Scene) -> Point:
         for leg, colour in ((-28, body), (-14, dark), (16, dark), (30, body)):
             figure.line((leg, 40), (leg, 6), 13, colour)
         figure.ellipse(0, 48, 42, 22, body)
+        draw_coat(figure, scene, (-4, 48), 36, 20)
         hx, hy, tail = 40, 80, ((-38, 54), (-58, 78))
     elif scene.pose == "sitting":
         figure.ellipse(-12, 24, 34, 25, body)
@@ -44,6 +45,7 @@ def draw_quadruped(figure: Figure, scene: Scene) -> Point:
         figure.line((24, 46), (26, 6), 12, dark)
         figure.line((12, 40), (13, 6), 12, body)
         figure.ellipse(-15, 15, 19, 14, dark)
+        draw_coat(figure, scene, (-4, 46), 26, 26)
         hx, hy, tail = 22, 96, ((-40, 14), (-62, 26))
     else:
         figure.line((-28, 42), (-58, 22), 13, dark)
@@ -51,6 +53,7 @@ def draw_quadruped(figure: Figure, scene: Scene) -> Point:
         figure.line((28, 48), (58, 30), 13, dark)
         figure.line((30, 54), (62, 44), 13, body)
         figure.ellipse(0, 52, 44, 21, body)
+        draw_coat(figure, scene, (-4, 52), 38, 19)
         hx, hy, tail = 42, 82, ((-38, 58), (-60, 84))
     draw_head = draw_dog_head if scene.subject == "dog" else draw_cat_head
     return draw_head(figure, scene, hx, hy, tail)
@@ -102,17 +105,20 @@ def draw_bird(figure: Figure, scene: Scene) -> Point:
         figure.polygon([(-28, 62), (-74, 56), (-66, 36), (-26, 38)], dark)
         figure.ellipse(0, 52, 40, 32, body)
         figure.ellipse(-10, 52, 24, 16, dark)
+        draw_coat(figure, scene, (0, 50), 34, 29)
         hx, hy = 28, 90
     elif scene.pose == "sitting":
         figure.polygon([(-28, 40), (-76, 22), (-66, 6), (-26, 14)], dark)
         figure.ellipse(0, 32, 44, 31, body)
         figure.ellipse(-10, 32, 26, 16, dark)
+        draw_coat(figure, scene, (0, 31), 38, 28)
         hx, hy = 28, 72
     else:
         figure.polygon([(-28, 50), (-74, 44), (-68, 26), (-26, 30)], dark)
         for leg in (-10, 6):
             figure.line((leg, 22), (leg - 14, 8), 6, ORANGE)
         figure.ellipse(0, 44, 40, 27, body)
+        draw_coat(figure, scene, (0, 43), 34, 24)
         figure.polygon([(-22, 54), (16, 56), (-14, 116), (-52, 108)], dark)
         hx, hy = 32, 72
     figure.polygon([(hx + 14, hy + 11), (hx + 48, hy - 3), (hx + 14, hy - 12)], ORANGE)
@@ -120,6 +126,19 @@ def draw_bird(figure: Figure, scene: Scene) -> Point:
     figure.ellipse(hx + 9, hy + 6, 6.5, 6.5, WHITE)
     figure.ellipse(hx + 10, hy + 6, 3.8, 3.8, DARK)
     return hx - 2, hy + 17
+
+
+def draw_coat(figure: Figure, scene: Scene, centre: Point, rx: float, ry: float) -> None:
+    """Stripes or spots on the body, an ellipse; darker than it, or lighter on black."""
+    (x, y), body = centre, COLOURS[scene.colour]
+    mark = mix(body, WHITE, 0.65) if scene.colour == "black" else mix(body, (30, 15, 0), 0.62)
+    if scene.coat == "striped":
+        for across in (-0.66, -0.22, 0.22, 0.66):
+            half = 0.92 * ry * (1 - across**2) ** 0.5
+            figure.line((x + across * rx, y - half + 3), (x + across * rx - 4, y + half - 3), 7.5, mark)
+    elif scene.coat == "spotted":
+        for across, up in ((-0.68, 0.05), (-0.3, 0.55), (-0.15, -0.45), (0.25, 0.2), (0.55, -0.4), (0.68, 0.42)):
+            figure.ellipse(x + across * rx, y + up * ry, 6.5, 6.5, mark)
 
 
 def draw_hat(figure: Figure, top: Point, colour: Colour) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 from stableflow.scenes.background import draw_background
 from stableflow.scenes.canvas import Canvas
 from stableflow.scenes.figures import draw_companion, draw_subject
+from stableflow.scenes.sign import draw_sign
+from stableflow.scenes.styles import apply_style
 from stableflow.scenes.world import Scene
 
 OVERSAMPLING = 4  # drawn larger and averaged: anti-aliasing
@@ -20,7 +22,8 @@ def render_pil(scene: Scene, size: int = 64) -> Image.Image:
     draw_background(canvas, scene)
     draw_companion(canvas, scene)
     draw_subject(canvas, scene)
-    return canvas.image.resize((size, size), Image.Resampling.BOX)
+    draw_sign(canvas, scene)
+    return apply_style(canvas.image, scene).resize((size, size), Image.Resampling.BOX)
 
 
 def render(scene: Scene, size: int = 64) -> Float[Tensor, "3 size size"]:

@@ -17,8 +17,18 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "place": ("grass", "beach", "snow", "street"),
     "time": ("noon", "sunset", "night"),
     "companion": ("none", "ball", "tree", "house", "balloon"),
+    "coat": ("plain", "striped", "spotted"),
+    "sign": ("none", "go", "hi", "up"),
+    "style": ("flat", "sketch", "watercolour"),
 }
 """Attributes that captions name, and their values."""
+
+LATER: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "coat": ("plain", (0.5, 0.25, 0.25)),
+    "sign": ("none", (0.58, 0.14, 0.14, 0.14)),
+    "style": ("flat", (0.56, 0.22, 0.22)),
+}
+"""Attributes of the second layer of the world, with the value that leaves a scene of the first as it was, and shares."""
 
 HIDDEN: Mapping[str, tuple[str, ...]] = {
     "facing": ("left", "right"),
@@ -61,6 +71,9 @@ class Scene:
     phase: float
     sun: float
     seed: int
+    coat: str = "plain"
+    sign: str = "none"
+    style: str = "flat"
 
 
 def sample(rng: random.Random) -> Scene:
@@ -68,17 +81,31 @@ def sample(rng: random.Random) -> Scene:
 
     Subject, colour, pose, hat and place are independent. Time and companion follow from them half of the time, and the
     hidden properties follow from all of them nine times in ten: changing one word of a caption moves the most likely
-    value of every hidden property, as it does in photographs.
+    value of every hidden property, as it does in photographs. Attributes of the second layer are independent, drawn from
+    streams of their own, and move every hidden property on; without them, a seed's scene is that of the first layer.
     """
     told = {name: rng.choice(ATTRIBUTES[name]) for name in ("subject", "colour", "pose", "place")}
     told["hat"] = rng.choice(("none", "none", "none", *ATTRIBUTES["hat"][1:]))
     follows = dict(told)
     told["time"] = _pick(_position("time", follows, rng, 0.5), ATTRIBUTES["time"])
     told["companion"] = _pick(_position("companion", follows, rng, 0.5), ("none", "none", *ATTRIBUTES["companion"]))
-    hidden = {name: _pick(_position(name, told, rng, ENTANGLED), values) for name, values in HIDDEN.items()}
-    numbers = {name: _position(name, told, rng, ENTANGLED) for name in CONTINUOUS}
-    values: dict[str, Any] = {**told, **hidden, **numbers}
-    return Scene(**values, seed=rng.randrange(1 << 30))
+    positions = {name: _position(name, told, rng, ENTANGLED) for name in (*HIDDEN, *CONTINUOUS)}
+    seed = rng.randrange(1 << 30)
+    later = {name: _draw_later(name, seed) for name in LATER}
+    moved = {name: (position + _shift(name, later)) % 1 for name, position in positions.items()}
+    hidden = {name: _pick(moved[name], values) for name, values in HIDDEN.items()}
+    numbers = {name: moved[name] for name in CONTINUOUS}
+    values: dict[str, Any] = {**told, **hidden, **numbers, **later}
+    return Scene(**values, seed=seed)
+
+
+def _draw_later(name: str, seed: int) -> str:
+    return random.Random(f"{seed} {name}").choices(ATTRIBUTES[name], LATER[name][1])[0]
+
+
+def _shift(name: str, later: Mapping[str, str]) -> float:
+    """How far these values move a hidden property on the circle [0, 1)."""
+    return sum(_hash(name, key, value) for key, value in later.items() if value != LATER[key][0])
 
 
 def edit(scene: Scene, **changes: str) -> Scene:

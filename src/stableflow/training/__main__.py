@@ -13,8 +13,9 @@ def main() -> None:
     parser.add_argument("stage", choices=list(STAGES))
     parser.add_argument("--folder", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--from", dest="start", type=Path, help="a bundle (folders tiny, clip, dinov2) to go on from")
     arguments = parser.parse_args()
-    run_stage(arguments.stage, folder=arguments.folder, device=arguments.device)
+    run_stage(arguments.stage, folder=arguments.folder, device=arguments.device, start=arguments.start)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor
 from stableflow.training.data import SceneData
 from stableflow.training.loop import Checkpoint, Progress, descend, draw_index, learning_rate, step_generator
 from stableflow.training.parallel import World
+from stableflow.training.start import adopt
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +60,20 @@ def make_autoencoder(settings: AutoencoderSettings, size: int) -> Any:
     )
 
 
-def train_autoencoder(folder: Path, data: SceneData, settings: AutoencoderSettings, world: World) -> Any:
-    """Train or resume; the result is saved to folder / "vae" with the latents' shift and scale in its config."""
+def train_autoencoder(
+    folder: Path, data: SceneData, settings: AutoencoderSettings, world: World, *, start: Path | None = None
+) -> Any:
+    """Train or resume; the result is saved to folder / "vae" with the latents' shift and scale in its config.
+
+    Args:
+        start: An autoencoder's folder to go on from.
+    """
     size = data.images.shape[1]
     torch.manual_seed(settings.seed)
-    model = make_autoencoder(settings, size).to(world.device, memory_format=torch.channels_last)
+    model = make_autoencoder(settings, size)
+    if start is not None:
+        adopt(model, start)
+    model = model.to(world.device, memory_format=torch.channels_last)
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=settings.peak, betas=(0.9, 0.99), weight_decay=1e-4)
     checkpoint = Checkpoint(

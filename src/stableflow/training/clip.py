@@ -15,6 +15,7 @@ from stableflow.training.data import VALIDATION_SEED, SceneData
 from stableflow.training.export import export_encoder
 from stableflow.training.loop import draw_index, fit
 from stableflow.training.parallel import World
+from stableflow.training.start import adopt
 from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
 
 LARGEST_LOGIT_SCALE = 4.6052  # ln 100, as CLIP caps it
@@ -64,11 +65,20 @@ def make_clip(settings: ClipSettings, size: int) -> Any:
     )
 
 
-def train_clip(folder: Path, data: SceneData, settings: ClipSettings, world: World) -> Any:
-    """Train or resume in one process; writes folder / "clip" in transformers' layout, float16."""
+def train_clip(
+    folder: Path, data: SceneData, settings: ClipSettings, world: World, *, start: Path | None = None
+) -> Any:
+    """Train or resume in one process; writes folder / "clip" in transformers' layout, float16.
+
+    Args:
+        start: A CLIP's folder to go on from.
+    """
     size = data.images.shape[1]
     torch.manual_seed(settings.seed)
-    model = make_clip(settings, size).to(world.device).train()
+    model = make_clip(settings, size)
+    if start is not None:
+        adopt(model, start, tokenizer=start)
+    model = model.to(world.device).train()
     full = torch.tensor([tokenize(caption(sample_split(seed, held=False))) for seed in range(len(data.images))])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:

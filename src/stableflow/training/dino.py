@@ -20,6 +20,7 @@ from stableflow.training.data import VALIDATION_SEED, SceneData
 from stableflow.training.export import export_encoder
 from stableflow.training.loop import draw_index, fit
 from stableflow.training.parallel import World
+from stableflow.training.start import adopt
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,20 @@ class Reader(nn.Module):
         return self.class_head(tokens[:, 0]), self.patch_head(tokens[:, 1:].mean(1))
 
 
-def train_dino(folder: Path, data: SceneData, settings: DinoSettings, world: World) -> Reader:
-    """Train or resume in one process; writes folder / "dinov2" in transformers' layout, float16."""
+def train_dino(
+    folder: Path, data: SceneData, settings: DinoSettings, world: World, *, start: Path | None = None
+) -> Reader:
+    """Train or resume in one process; writes folder / "dinov2" in transformers' layout, float16.
+
+    Args:
+        start: An encoder's folder to go on from.
+    """
     size = data.images.shape[1]
     torch.manual_seed(settings.seed)
-    model = Reader(settings, size).to(world.device).train()
+    model = Reader(settings, size)
+    if start is not None:
+        adopt(model.encoder, start)
+    model = model.to(world.device).train()
     labels, circle = _targets(len(data.images), first=0, held=False)
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:

@@ -16,6 +16,7 @@ from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_
 from stableflow.training.network import Network, NetworkSettings, pack
 from stableflow.training.optimiser import Optimisers
 from stableflow.training.parallel import World, average, average_gradients
+from stableflow.training.start import adopt
 from stableflow.training.tokens import tokenize
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,14 @@ class FlowData:
         return tuple(tensor.to(device) for tensor in (image, noise, t, captions))
 
 
-def train_flow(folder: Path, data: FlowData, settings: FlowSettings, world: World) -> Network:
-    """Stage 2: regress v = noise - image at z_t = (1 - t) image + t noise, guidance input 1; returns the average."""
+def train_flow(
+    folder: Path, data: FlowData, settings: FlowSettings, world: World, *, start: Path | None = None
+) -> Network:
+    """Stage 2: regress v = noise - image at z_t = (1 - t) image + t noise, guidance input 1; returns the average.
+
+    Args:
+        start: A pipeline's folder to go on from.
+    """
 
     def loss_of(network: Network, generator: torch.Generator) -> Tensor:
         image, noise, t, captions = data.batch(settings, generator, world.device)
@@ -89,7 +96,12 @@ def train_flow(folder: Path, data: FlowData, settings: FlowSettings, world: Worl
         return (predicted.float() - (noise - image)).square().mean()
 
     torch.manual_seed(settings.seed)
-    network = Network(settings.network).to(world.device)
+    network = Network(settings.network)
+    if start is not None:
+        adopt(network.transformer, start / "transformer")
+        adopt(network.text_encoder, start / "text_encoder", tokenizer=start / "tokenizer")
+        adopt(network.text_encoder_2, start / "text_encoder_2", tokenizer=start / "tokenizer_2")
+    network = network.to(world.device)
     return _train(network, loss_of, "flow", settings.num_steps, settings.peak, folder, settings, world)
 
 

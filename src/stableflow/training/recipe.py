@@ -1,5 +1,6 @@
 """The recipe: its stages in order, with the sizes of the bundled model."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,10 +33,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Sizes and settings of every stage."""
+    """Sizes and settings of every stage.
 
+    Args:
+        start: A bundle's folder (tiny, clip, dinov2) whose weights training goes on from; none: from nothing.
+    """
+
+    start: Path | None = None
     size: int = 64
-    scenes: int = 60_000
+    scenes: int = 80_000
     validation_scenes: int = 1_000
     measured_captions: int = 512
     autoencoder: AutoencoderSettings = AutoencoderSettings()
@@ -54,6 +60,10 @@ def _data(folder: Path, recipe: Recipe, *, validation: bool = False) -> SceneDat
     return scene_data(folder / "data", count=count, size=recipe.size, validation=validation)
 
 
+def _earlier(recipe: Recipe, part: str) -> Path | None:
+    return recipe.start / part if recipe.start is not None else None
+
+
 def draw(folder: Path, recipe: Recipe, world: World) -> None:
     """Draw all scenes."""
     for validation in (True, False):
@@ -62,7 +72,9 @@ def draw(folder: Path, recipe: Recipe, world: World) -> None:
 
 def autoencoder(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the autoencoder and measure it on held-out renders."""
-    model = train_autoencoder(folder, _data(folder, recipe), recipe.autoencoder, world)
+    model = train_autoencoder(
+        folder, _data(folder, recipe), recipe.autoencoder, world, start=_earlier(recipe, "tiny/vae")
+    )
     if world.leads:
         psnr = reconstruction_psnr(model.float(), _data(folder, recipe, validation=True))
         log.info("autoencoder: %.2f dB on held-out renders", psnr)
@@ -89,7 +101,7 @@ def _flow_data(folder: Path, recipe: Recipe, world: World) -> FlowData:
 
 def flow(folder: Path, recipe: Recipe, world: World) -> None:
     """Train transformer and text encoders on the autoencoder's latents."""
-    train_flow(folder, _flow_data(folder, recipe, world), recipe.flow, world)
+    train_flow(folder, _flow_data(folder, recipe, world), recipe.flow, world, start=_earlier(recipe, "tiny"))
 
 
 def distil(folder: Path, recipe: Recipe, world: World) -> None:
@@ -107,13 +119,13 @@ def classifier(folder: Path, recipe: Recipe, world: World) -> None:
 
 def clip(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the CLIP and measure it on held-out renders."""
-    model = train_clip(folder, _data(folder, recipe), recipe.clip, world)
+    model = train_clip(folder, _data(folder, recipe), recipe.clip, world, start=_earlier(recipe, "clip"))
     log.info("clip, zero shot: %s", zero_shot_accuracy(model, _data(folder, recipe, validation=True)))
 
 
 def dinov2(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the DINOv2-shaped encoder and measure its heads on held-out renders."""
-    model = train_dino(folder, _data(folder, recipe), recipe.dino, world)
+    model = train_dino(folder, _data(folder, recipe), recipe.dino, world, start=_earlier(recipe, "dinov2"))
     log.info("dinov2, heads: %s", probe_accuracy(model, _data(folder, recipe, validation=True)))
 
 
@@ -145,8 +157,10 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def run_stage(stage: str, *, folder: Path, device: str = "cpu", recipe: Recipe = RECIPE) -> None:
-    """Run or resume one stage; everything it needs and makes is under `folder`."""
+def run_stage(
+    stage: str, *, folder: Path, device: str = "cpu", start: Path | None = None, recipe: Recipe = RECIPE
+) -> None:
+    """Run or resume one stage; everything it makes is under `folder`, and so is all it needs but the bundle `start`."""
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
-    STAGES[stage](folder, recipe, join_world(device))
+    STAGES[stage](folder, dataclasses.replace(recipe, start=start), join_world(device))

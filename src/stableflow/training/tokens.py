@@ -5,7 +5,7 @@ from transformers import PreTrainedTokenizerFast
 
 from stableflow.scenes import vocabulary
 
-TEXT_TOKENS = 20
+TEXT_TOKENS = 28
 PAD, END, BEGIN, UNKNOWN = "<pad>", "</s>", "<bos>", "<unk>"
 
 

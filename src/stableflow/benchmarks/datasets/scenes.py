@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+import torch
+
 from stableflow.benchmarks.cases import Case
-from stableflow.benchmarks.scene_edits import ALL_KINDS, SceneEdit, scene_edits
+from stableflow.benchmarks.scene_edits import SceneEdit, scene_edits
 from stableflow.scenes import changed_region, render
 
 CATEGORIES: Mapping[str, str] = {
@@ -15,6 +17,9 @@ CATEGORIES: Mapping[str, str] = {
     "subject": "object replacement",
     "time": "time of day",
     "removal": "removal",
+    "style": "style",
+    "sign": "text",
+    "coat": "coat pattern",
 }
 """By the kind of edit."""
 
@@ -27,7 +32,7 @@ def load_scenes(count: int, *, real: bool, size: int = 64) -> tuple[list[Case], 
             by the model from the caption, and only words and properties are known.
         size: Of the renders, in pixels.
     """
-    edits = {f"scene-{i:04d}": edit for i, edit in enumerate(scene_edits(count, kinds=ALL_KINDS))}
+    edits = {f"scene-{i:04d}": edit for i, edit in enumerate(scene_edits(count))}
     return [_case(name, edit, real=real, size=size) for name, edit in edits.items()], edits
 
 
@@ -36,9 +41,10 @@ def _case(name: str, edit: SceneEdit, *, real: bool, size: int) -> Case:
     shared = {"id": name, "prompt": prompt, "edits": (edited,), "category": CATEGORIES[edit.kind]}
     if not real:
         return Case(**shared, seed=edit.seed)
+    region = changed_region(edit.source, edit.target, size)
     return Case(
         **shared,
         image=render(edit.source, size),
-        mask=changed_region(edit.source, edit.target, size),
+        mask=torch.ones_like(region) if edit.kind == "style" else region,  # a style changes all, alike by chance or not
         target=render(edit.target, size),
     )

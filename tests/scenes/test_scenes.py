@@ -108,8 +108,8 @@ def test_styles_keep_the_drawing_and_signs_hold_their_word():
     ring[2:-2, 2:-2] = False
     paper = [(picture[:, ring].min(dim=0).values > 0.85).float().mean() for picture in (flat, wash)]
     assert paper[1] > paper[0] + 0.1, "washes run out into the paper at the border"
-    grey = [picture[:, 8:-8, 8:-8].mean(0).flatten() for picture in (flat, sketch, wash)]
-    assert all(torch.corrcoef(torch.stack([grey[0], other]))[0, 1] > 0.5 for other in grey[1:])
+    inner = [picture[:, 8:-8, 8:-8].flatten() for picture in (flat, sketch, wash)]
+    assert torch.corrcoef(torch.stack(inner))[0].min() > 0.4, "it is the same drawing"
     boards = {word: changed_region(scene, edit(scene, sign=word)) for word in ("go", "hi", "up")}
     assert torch.equal(boards["go"], boards["hi"]) and 0.05 < boards["go"].float().mean() < 0.15
     letters = changed_region(edit(scene, sign="go"), edit(scene, sign="up"))

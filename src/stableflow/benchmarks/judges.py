@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -61,7 +60,7 @@ class SceneJudge:
 
     edited: 1 where the classifier reads the new value.
     told_kept, hidden_kept: share of the other captioned and of the hidden properties read as on the source.
-    psnr, ssim: of the edit against the source, outside the changed region where that is known; none if it is everything.
+    psnr, ssim: of the edit against the source, outside the changed region where that is known; NaN if it is all.
     psnr_target: of the edit against the true edit, where that is known.
     """
 

@@ -28,7 +28,7 @@ LATER: Mapping[str, tuple[str, tuple[float, ...]]] = {
     "sign": ("none", (0.58, 0.14, 0.14, 0.14)),
     "style": ("flat", (0.56, 0.22, 0.22)),
 }
-"""Attributes of the second layer of the world, with the value that leaves a scene of the first as it was, and shares."""
+"""Attributes of the second layer of the world: the value that leaves a scene of the first as it was, and shares."""
 
 HIDDEN: Mapping[str, tuple[str, ...]] = {
     "facing": ("left", "right"),
@@ -81,8 +81,8 @@ def sample(rng: random.Random) -> Scene:
 
     Subject, colour, pose, hat and place are independent. Time and companion follow from them half of the time, and the
     hidden properties follow from all of them nine times in ten: changing one word of a caption moves the most likely
-    value of every hidden property, as it does in photographs. Attributes of the second layer are independent, drawn from
-    streams of their own, and move every hidden property on; without them, a seed's scene is that of the first layer.
+    value of every hidden property, as it does in photographs. Attributes of the second layer are independent, drawn
+    from streams of their own, and move every hidden property on; without them, a seed's scene is that of the first.
     """
     told = {name: rng.choice(ATTRIBUTES[name]) for name in ("subject", "colour", "pose", "place")}
     told["hat"] = rng.choice(("none", "none", "none", *ATTRIBUTES["hat"][1:]))

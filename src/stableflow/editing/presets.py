@@ -19,6 +19,8 @@ class SpeedPreset:
         num_steps: Of the inversion and of its edits.
         kv_precision: Of the source's keys and values, "exact" or "fp8".
         reuse_every: Edits run layers without injection in every n-th pass only, and reuse what they added; 1 runs all.
+        reuse_tolerance: They also do without these layers where the source's own velocity moved less than this share
+            since it was last computed; 0 runs all.
     """
 
     name: str
@@ -27,6 +29,7 @@ class SpeedPreset:
     num_steps: int = 50
     kv_precision: Precision = "exact"
     reuse_every: int = 1
+    reuse_tolerance: float = 0.0
 
     def describe(self) -> dict[str, Any]:
         """Return the preset as JSON values."""

@@ -33,6 +33,7 @@ from stableflow.editing.versions import versions
 from stableflow.errors import InputError
 from stableflow.flow.integrate import Callback, StepRecord, count_evaluations, integrate
 from stableflow.flow.inversion import AlignedReplay, Anchored, invert, nudge, unnudge
+from stableflow.flow.skipping import every_nth, steady_times
 from stableflow.flow.solvers import Solver, describe_solver, make_solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import Trajectory
@@ -255,10 +256,11 @@ class StableFlow:
         velocity = CountedVelocity(self.model, conditioning, rows)
         noise = source.noise.expand(len(conditioning), -1, -1, -1)
         others = [layer.index for layer in self.model.layers if layer.index not in layers]
+        spared = self._spared(source)
         with ExitStack() as stack:
             if source.store is not None:
                 stack.enter_context(source.store.prefetching(self.model.device))
-            stack.enter_context(self.model.attach(intervention, ReuseResidual(others, self.preset.reuse_every)))
+            stack.enter_context(self.model.attach(intervention, ReuseResidual(others, spared)))
             latents = integrate(velocity, noise, source.grid, edit_solver(source), callback=callback)
         latents = unnudge(latents[-len(edits) :], settings.nudge_scale)
         images = decode(self.model, latents, source.images.shape[-2:])
@@ -274,6 +276,7 @@ class StableFlow:
             "keep": "share" if source.store is None else "recorded",
             "kv_precision": None if source.store is None else source.store.precision,
             "preset": self.preset.describe(),
+            "spared_passes": len(spared),
             "nfe": {"source": source.nfe, "edit": velocity.nfe, "rows": len(conditioning)},
             "seconds": round(time.perf_counter() - started, 3),
             "versions": versions(),
@@ -299,6 +302,11 @@ class StableFlow:
                 f"latents must have shape {shape} for {height}x{width} pixels, got {tuple(latents.shape)}."
             )
         return None, latents.to(self.model.device, torch.float32)
+
+    def _spared(self, source: Source) -> frozenset[float]:
+        """The times at which edits do without the layers that nothing is injected in: the same for every edit."""
+        alternate = every_nth(source.grid, self.preset.reuse_every)
+        return alternate | steady_times(source.trajectory, source.grid, self.preset.reuse_tolerance)
 
     def _store(self, solver: Solver, grid: TimeGrid, height: int, width: int) -> KVStore | None:
         """An empty store for the passes of edits by this solver."""

@@ -1,53 +1,42 @@
 """Reuse the residual of layers that matter little, instead of computing it at every step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from stableflow.errors import InputError
-from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.models.base import Branch, CallHook, Forward, Layer
 
 
 @dataclass(frozen=True)
 class ReuseResidual:
-    """Run chosen layers in every n-th pass only: in between, output = input + what the layer last added to its input.
+    """Leave chosen layers out at chosen times: there, output = input + what the layer last added to its input.
 
-    An approximation of our own, in the manner of diffusers' step caches but decided by layer. It is refused beside
-    anything that measures layers or reads inside those that are left out. Attach it for one integration at a time.
+    An approximation of our own, in the manner of diffusers' step caches, but decided beforehand and by layer. It is
+    refused beside anything that measures layers or reads inside those that are left out. Attach it for one integration
+    at a time; a layer always runs until it has a residual to reuse.
 
     Args:
         layers: Indices in execution order, such as all that are not vital.
-        every: 2 leaves out alternate passes, 1 none.
-        t_window: Closed interval of flow times (low, high) in which layers may be left out; 1 is noise.
+        times: Flow times of the passes that do without them, from `flow.skipping`.
     """
 
     layers: Sequence[int]
-    every: int = 2
-    t_window: tuple[float, float] = WHOLE_FLOW
-
-    def __post_init__(self) -> None:
-        if self.every < 1:
-            raise InputError(f"every must be 1 (never reuse) or more, got {self.every}.")
+    times: Collection[float]
 
     def hooks(self, layers: Sequence[Layer]) -> list[CallHook]:
-        if self.every == 1:
+        if not self.times:
             return []
         return [CallHook(layers[index], partial(self._call, {})) for index in self.layers]
 
-    def _call(
-        self, kept: dict[Branch, tuple[int, Any]], forward: Forward, identity: Any, run: Callable[[], Any]
-    ) -> Any:
-        age, residual = kept.get(forward.branch, (self.every, None))
-        low, high = self.t_window
-        if age < self.every and low <= forward.t <= high:
-            kept[forward.branch] = age + 1, residual
+    def _call(self, kept: dict[Branch, Any], forward: Forward, identity: Any, run: Callable[[], Any]) -> Any:
+        residual = kept.get(forward.branch)
+        if residual is not None and forward.t in self.times:
             return _combine(lambda before, added: before + added, identity, residual)
         output = run()
-        kept[forward.branch] = 1, _combine(lambda after, before: after - before, output, identity)
+        kept[forward.branch] = _combine(lambda after, before: after - before, output, identity)
         return output
 
 

@@ -67,6 +67,8 @@ def checkpoint_digest(transformer: nn.Module) -> str:
 
 
 def _sample(parameter: Tensor) -> Float[Tensor, " elements"]:
+    if hasattr(parameter, "dequantize") and type(parameter.data) is not Tensor:
+        parameter = parameter.dequantize()  # torchao's tensors cannot be cut
     flat = parameter.detach().reshape(-1)
     return flat[:: max(1, flat.numel() // 64)].float()
 

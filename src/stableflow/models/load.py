@@ -28,6 +28,7 @@ from stableflow.models.families import FAMILIES, wrap
 BUNDLED = ("tiny",)
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 OFFLOAD = ("none", "model", "group")
+QUANTISED = ("int8", "fp8")
 
 
 def load(
@@ -41,6 +42,7 @@ def load(
     revision: str | None = None,
     offline: bool = False,
     max_sequence_length: int | None = None,
+    quantise: str | None = None,
     attention_backend: str | None = None,
     compile: bool = False,
 ) -> FlowModel:
@@ -57,6 +59,8 @@ def load(
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
+        quantise: Keep the transformer's weights in "int8" or "fp8", by torchao; needs the extra `quantise`. GGUF files
+            are quantised already.
         attention_backend: A kernel by diffusers' name, such as "native", "_flash_3_hub" or "sage"; diffusers makes it
             the process's default as well.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Blocks in which
@@ -70,11 +74,17 @@ def load(
     device = _choose_device(device)
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
     location = _locate(name)
+    single_file = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
+    quantiser = None if quantise is None else _quantiser(quantise)
+    if single_file and location.suffix == ".gguf":
+        if quantiser is not None:
+            raise InputError(f"{location.name} is quantised already; leave quantise={quantise!r} out.")
+        quantiser = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     with _load_errors(str(name)):
-        if location.suffix in TRANSFORMER_FILES if isinstance(location, Path) else False:
-            pipeline = _from_transformer_file(Path(location), components, dtype, offline)
+        if single_file:
+            pipeline = _from_transformer_file(location, components, dtype, offline, quantiser)
         else:
-            pipeline = _from_folder(location, revision, dtype, offline)
+            pipeline = _from_folder(location, revision, dtype, offline, quantiser)
         if lora is not None:
             _load_lora(pipeline, lora, offline)
     _place(pipeline, device, offload)
@@ -156,7 +166,18 @@ def _checked_path(path: Path) -> Path:
     return path
 
 
-def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool) -> Any:
+def _quantiser(kind: str) -> Any:
+    """Return diffusers' settings for weights of this kind."""
+    if kind not in QUANTISED:
+        raise unknown_name("kind of quantised weights", kind, QUANTISED)
+    if find_spec("torchao") is None:
+        raise MissingExtraError("Quantised weights need torchao: pip install 'stableflow[quantise]'.")
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+    return diffusers.TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
+
+
+def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
     index = _model_index(location, revision, offline)
     class_name = index["_class_name"]
     if class_name not in FAMILIES:
@@ -165,9 +186,11 @@ def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype,
             f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
     pipeline_class = getattr(diffusers, class_name)
-    left_out = {name: None for name, kind in index.items() if kind == [None, None]}  # such as SD3 saved without its T5
+    given: dict[str, Any] = {name: None for name, kind in index.items() if kind == [None, None]}  # as SD3 without its T5
+    if quantiser is not None:
+        given["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": quantiser})
     return pipeline_class.from_pretrained(
-        str(location), dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision, **left_out
+        str(location), dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision, **given
     )
 
 
@@ -179,10 +202,8 @@ def _model_index(location: Path | str, revision: str | None, offline: bool) -> d
     return json.loads(index.read_text(encoding="utf-8"))
 
 
-def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool) -> Any:
-    quantisation = {}
-    if path.suffix == ".gguf":
-        quantisation["quantization_config"] = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
+def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
+    quantisation = {} if quantiser is None else {"quantization_config": quantiser}
     transformer = diffusers.FluxTransformer2DModel.from_single_file(
         str(path),
         config=components,

@@ -35,10 +35,10 @@ class FlowSettings:
     """
 
     network: NetworkSettings = NetworkSettings()
-    num_steps: int = 3200
+    num_steps: int = 5000
     batch: int = 24
     peak: float = 1.2e-3
-    decay_from: float = 0.4
+    decay_from: float = 0.3
     caption_drop: float = 0.1
     ema: float = 0.998
     seed: int = 1

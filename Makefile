@@ -2,21 +2,26 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+DEV := .venv/ready-dev
 
 .PHONY: demo test check bench-quick bench perf clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt "torch" -e ".[dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt "torch" -e ".[bench]"
 	touch $(READY)
+
+$(DEV): $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(DEV)
 
 demo: $(READY)  ## edit a generated picture and a real file; pictures under out/demo
 	TRANSFORMERS_VERBOSITY=error $(BIN)/python examples/demo.py out/demo
 
-test: $(READY)
+test: $(DEV)
 	$(BIN)/python -m pytest
 
-check: $(READY)
+check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
-from stableflow.errors import InputError, LoadError, UnknownNameError
+from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError
 from stableflow.models import load as loading
 
 
@@ -162,3 +162,30 @@ def test_choices_that_make_no_sense(folder):
         sf.load(folder, device="cpu", offload="model")
     with pytest.raises(InputError, match=r"max_sequence_length must lie in 1\.\.512"):
         sf.load(folder, max_sequence_length=0)
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_quantised_weights(folder, model, kind):
+    """Edits on the quantised model are as exact as on any: recorded equals shared, and a further edit the first."""
+    loaded = sf.load(folder, device="cpu", quantise=kind)
+    difference = (velocity(loaded) - velocity(model)).abs().max()
+    assert 0 < difference < 0.2 * velocity(model).abs().max()
+    assert loaded.modifications == ("quantised weights",) and loaded.checkpoint_hash() != model.checkpoint_hash()
+    recorded, shared = (sf.StableFlow(loaded, layers=[0, 3], keep=keep) for keep in ("cpu", "share"))
+    source = recorded.generate("a red dog", seed=1, num_steps=2)
+    edits = recorded.edit(source, ["a blue cat"]).latents
+    assert torch.equal(recorded.edit(source, ["a blue cat"]).latents, edits)
+    together = shared.edit(shared.generate("a red dog", seed=1, num_steps=2), ["a blue cat"]).latents
+    assert (edits - together).abs().max() <= 1e-4
+
+
+def test_what_cannot_be_quantised(folder, tmp_path, monkeypatch):
+    with pytest.raises(UnknownNameError, match="kind of quantised weights 'int4'.*int8, fp8"):
+        sf.load(folder, quantise="int4")
+    path = tmp_path / "transformer.gguf"
+    path.write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"transformer\.gguf is quantised already"):
+        sf.load(path, components=str(folder), quantise="int8")
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'stableflow\[quantise\]'"):
+        sf.load(folder, quantise="int8")

@@ -15,7 +15,14 @@ from stableflow.errors import StableFlowError
 from stableflow.models.load import bundled_path, load
 
 PACKAGES = ("stableflow", "torch", "diffusers", "transformers", "accelerate", "safetensors", "pillow")
-EXTRAS = {"peft": "lora", "gguf": "gguf", "matplotlib": "bench", "jinja2": "bench", "ray": "ray"}
+EXTRAS = {
+    "peft": "lora",
+    "gguf": "gguf",
+    "torchao": "quantise",
+    "matplotlib": "bench",
+    "jinja2": "bench",
+    "ray": "ray",
+}
 
 
 def doctor(

@@ -42,6 +42,11 @@ class Blend:
                 f"{tuple(self.token_mask.shape)}."
             )
 
+    @property
+    def replaces(self) -> bool:
+        """Whether, where it acts, nothing of the edit's own is left."""
+        return self.weight == 1.0 and self.token_mask is None
+
     def acts_at(self, t: float) -> bool:
         """Whether anything is blended at flow time t."""
         return self.weight > 0.0 and self.t_window[0] <= t <= self.t_window[1]

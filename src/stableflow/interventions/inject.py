@@ -35,11 +35,11 @@ class InjectKV:
         check_parts(self.parts)
 
     def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
-        return [
-            ProjectionHook(layers[index], part, partial(self._inject, index, part))
-            for index in self.layers
-            for part in self.parts
-        ]
+        return [self._hook(layers[index], part) for index in self.layers for part in self.parts]
+
+    def _hook(self, layer: Layer, part: Part) -> ProjectionHook:
+        inject = partial(self._inject, layer.index, part)
+        return ProjectionHook(layer, part, inject, value=inject if self.blend.replaces else None)
 
     def _inject(self, layer: int, part: Part, forward: Forward, features: Tensor) -> Tensor | None:
         if not self.blend.acts_at(forward.t):

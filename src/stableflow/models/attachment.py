@@ -24,6 +24,7 @@ from stableflow.models.base import (
     ProjectionHook,
     TokenLayout,
 )
+from stableflow.models.gate import GatedHook
 
 
 class Attachment:
@@ -34,6 +35,7 @@ class Attachment:
         self._sites: list[Layer] = []  # the layer of every module that is hooked, by number
         self._visits = Counter[tuple[float, Branch]]()
         self._fired = Counter[int]()
+        self._gated: list[GatedHook] = []
         self._forwards: tuple[Forward, ...] = ()
 
     def has(self, kind: type[Hook]) -> bool:
@@ -48,21 +50,31 @@ class Attachment:
     def install(self, stack: ExitStack) -> None:
         """Register every hook; leaving the stack removes them.
 
-        Compiled blocks that are hooked run uncompiled meanwhile, all others stay compiled: a hook that comes after
-        compilation would be ignored without a word, and one that comes before would be compiled in for good.
+        PyTorch ignores a hook that comes after compilation, without a word. So what can act through the gates of a
+        compiled block does, other compiled blocks that are hooked run uncompiled meanwhile, and all others stay compiled.
         """
-        for block in {id(hook.layer.block): hook.layer.block for hook in self._hooks}.values():
-            stack.callback(_run_uncompiled(block))
-        for hook in self._hooks:
-            if isinstance(hook, BlockHook):
-                stack.callback(self._on_block(hook).remove)
-            elif isinstance(hook, AttentionHook):
-                stack.callback(self._on_attention(hook))
-            elif isinstance(hook, CallHook):
-                stack.callback(self._in_place_of(hook))
-            else:
-                for attention, projection in enumerate(hook.layer.projections(hook.part)):
-                    stack.callback(self._on_projection(hook, attention, projection).remove)
+        for hooks in _by_block(self._hooks):
+            block = hooks[0].layer.block
+            if block._compiled_call_impl is not None:
+                gated = [GatedHook.make(hook) if isinstance(hook, ProjectionHook) else None for hook in hooks]
+                through_gates = [hook for hook in gated if hook is not None]
+                if len(through_gates) == len(hooks):
+                    self._gated += through_gates
+                    continue
+                stack.callback(_run_uncompiled(block))
+            for hook in hooks:
+                self._register(hook, stack)
+
+    def _register(self, hook: Hook, stack: ExitStack) -> None:
+        if isinstance(hook, BlockHook):
+            stack.callback(self._on_block(hook).remove)
+        elif isinstance(hook, AttentionHook):
+            stack.callback(self._on_attention(hook))
+        elif isinstance(hook, CallHook):
+            stack.callback(self._in_place_of(hook))
+        else:
+            for attention, projection in enumerate(hook.layer.projections(hook.part)):
+                stack.callback(self._on_projection(hook, attention, projection).remove)
 
     @contextmanager
     def forward(self, t: float, layout: TokenLayout, batch: int, branches: Sequence[Branch]) -> Iterator[None]:
@@ -70,9 +82,13 @@ class Attachment:
         self._forwards = tuple(Forward(t, self._visits[t, branch], layout, batch, branch) for branch in branches)
         self._fired.clear()
         try:
+            for hook in self._gated:
+                hook.prepare(self._forwards)
             yield
         finally:
             self._forwards = ()
+            for hook in self._gated:
+                hook.close()
         self._visits.update((t, branch) for branch in branches)
         wrong = {layer.index: self._fired[i] for i, layer in enumerate(self._sites) if self._fired[i] != 1}
         if wrong:
@@ -159,11 +175,17 @@ class Attachment:
         return hook.layer.watch(fire)
 
 
+def _by_block(hooks: Sequence[Hook]) -> Iterator[list[Hook]]:
+    """Yield the hooks of each block, in their order."""
+    grouped: dict[int, list[Hook]] = {}
+    for hook in hooks:
+        grouped.setdefault(id(hook.layer.block), []).append(hook)
+    yield from grouped.values()
+
+
 def _run_uncompiled(block: nn.Module) -> Callable[[], None]:
     """Suspend what `block.compile()` did; returns what brings it back."""
     compiled = block._compiled_call_impl
-    if compiled is None:
-        return lambda: None
     block._compiled_call_impl = None
 
     def restore() -> None:

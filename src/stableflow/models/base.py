@@ -210,12 +210,15 @@ class ProjectionHook:
 
     Args:
         every_branch: Have the unconditional branch run even where no row is guided, so that this hook sees it.
+        value: What the function returns, where that depends on the rows' shape, type and device alone; given (forward,
+            one row like them) before the pass. It lets the hook act inside compiled blocks.
     """
 
     layer: Layer
     part: Part
     function: Callable[[Forward, Float[Tensor, "batch image_tokens dim"]], Tensor | None]
     every_branch: bool = False
+    value: Callable[[Forward, Float[Tensor, "1 image_tokens dim"]], Tensor | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from importlib.util import find_spec
@@ -22,8 +22,9 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
-from stableflow.models.base import FlowModel
+from stableflow.models.base import FlowModel, Layer
 from stableflow.models.families import FAMILIES, wrap
+from stableflow.models.gate import add_gates
 
 BUNDLED = ("tiny",)
 TRANSFORMER_FILES = (".safetensors", ".gguf")
@@ -63,8 +64,8 @@ def load(
             are quantised already.
         attention_backend: A kernel by diffusers' name, such as "native", "_flash_3_hub" or "sage"; diffusers makes it
             the process's default as well.
-        compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Blocks in which
-            something is injected or watched run uncompiled meanwhile.
+        compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
+            compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
 
     Raises:
         InputError: The attention backend is unknown or cannot run here, or this family's blocks cannot be compiled.
@@ -90,10 +91,11 @@ def load(
     _place(pipeline, device, offload)
     if attention_backend is not None:
         choose_attention(pipeline.transformer, attention_backend)
-    if compile:
-        compile_blocks(pipeline.transformer)
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
-    return wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
+    model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
+    if compile:
+        compile_blocks(pipeline.transformer, model.layers)
+    return model
 
 
 def choose_attention(transformer: Any, backend: str) -> None:
@@ -113,10 +115,11 @@ def choose_attention(transformer: Any, backend: str) -> None:
         raise InputError(f"attention_backend={backend!r} cannot be used: {_first_line(error)}") from error
 
 
-def compile_blocks(transformer: Any, **settings: Any) -> None:
-    """Compile the repeated blocks of a transformer, in place.
+def compile_blocks(transformer: Any, layers: Sequence[Layer], **settings: Any) -> None:
+    """Compile the repeated blocks of a transformer, in place, with gates for what will be injected.
 
     Args:
+        layers: The model's view of these blocks.
         settings: Of torch.compile.
 
     Raises:
@@ -124,6 +127,7 @@ def compile_blocks(transformer: Any, **settings: Any) -> None:
     """
     if not getattr(transformer, "_repeated_blocks", None):
         raise InputError(f"diffusers cannot compile the blocks of a {type(transformer).__name__}; leave compile out.")
+    add_gates(layers)
     transformer.compile_repeated_blocks(**settings)
 
 

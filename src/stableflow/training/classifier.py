@@ -22,7 +22,7 @@ HEADS = {**ATTRIBUTES, **HIDDEN}
 class ClassifierSettings:
     """Training of the classifier; `noise` is the largest deviation of the noise that pictures are blurred with."""
 
-    num_steps: int = 1500
+    num_steps: int = 2200
     batch: int = 96
     peak: float = 3e-3
     noise: float = 0.08

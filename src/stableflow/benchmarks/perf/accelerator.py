@@ -60,7 +60,7 @@ def measure_on(device: str, size: str, *, rounds: int = 5, compiled: bool = True
     if device != "cpu":
         found["peak bytes"] = peaks(model, layers)
     if compiled:
-        compile_blocks(model.pipeline.transformer)
+        compile_blocks(model.pipeline.transformer, model.layers)
         for side in (shape.side, shape.side // 2):
             found[f"{side} px"]["compiled"] = row_times(model, side, rounds)
         drawn, _ = of_drawn(StableFlow(model, layers=layers, keep="device"), num_steps=15, rounds=rounds)

@@ -5,10 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from stableflow.errors import LoadError
 from stableflow.metrics import Clip, Dino
 from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.training import start
 from stableflow.training.attention import PlainAttention
-from stableflow.training.autoencoder import AutoencoderSettings, train_autoencoder
+from stableflow.training.autoencoder import AutoencoderSettings, make_autoencoder, train_autoencoder
 from stableflow.training.classifier import HEADS
 from stableflow.training.clip import ClipSettings, contrastive_loss, train_clip
 from stableflow.training.data import scene_data
@@ -17,7 +19,7 @@ from stableflow.training.export import export_pipeline
 from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
 from stableflow.training.parallel import World
-from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize
+from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = NetworkSettings(
@@ -55,6 +57,26 @@ def test_distillation_trains_a_copy(tmp_path, data):
     before = weights(teacher).clone()
     student = distil_guidance(tmp_path, teacher, data, SETTINGS, ALONE)
     assert torch.equal(weights(teacher), before) and not torch.equal(weights(student), before)
+
+
+def test_going_on_from_an_earlier_world(tmp_path, data, monkeypatch):
+    """Weights are taken over; words keep theirs by name though their numbers moved, and new words get none."""
+    earlier = Network(TINY)
+    autoencoder = make_autoencoder(AutoencoderSettings(channels=(8, 8), latent_channels=4), 32)
+    export_pipeline(earlier, autoencoder, tmp_path / "tiny")
+    monkeypatch.setattr(start, "words", lambda: ["<new>", *reversed(words())])
+    network = Network(TINY)
+    network.text_encoder_2.resize_token_embeddings(len(words()) + 1)
+    before = network.text_encoder_2.shared.weight[0].clone()
+    start.adopt(network.text_encoder_2, tmp_path / "tiny/text_encoder_2", tokenizer=tmp_path / "tiny/tokenizer_2")
+    start.adopt(network.transformer, tmp_path / "tiny/transformer")
+    rows, expected = network.text_encoder_2.shared.weight, earlier.text_encoder_2.shared.weight
+    assert torch.equal(rows[1:], expected.flip(0)) and torch.equal(rows[0], before)
+    for parameter, stored in zip(network.transformer.parameters(), earlier.transformer.parameters()):
+        assert torch.equal(parameter, stored.to(torch.bfloat16).float())
+    wider = Network(dataclasses.replace(TINY, axes=(4, 6, 6)))
+    with pytest.raises(LoadError, match="here"):
+        start.adopt(wider.transformer, tmp_path / "tiny/transformer")
 
 
 def test_plain_attention_equals_diffusers():

@@ -12,6 +12,9 @@ from stableflow.training.recipe import STAGES, run_stage
 def train(
     stage: Annotated[str, typer.Argument(help=f"One of {', '.join(STAGES)}, in this order.")],
     folder: Annotated[Path, typer.Option("--folder", help="Data, checkpoints and results.")] = Path("runs/tiny"),
+    start: Annotated[
+        Path | None, typer.Option("--from", help="A bundle (folders tiny, clip, dinov2) whose weights to go on from.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Run or resume one stage of the training.
@@ -20,4 +23,4 @@ def train(
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m stableflow.training STAGE
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    run_stage(stage, folder=folder, device=device)
+    run_stage(stage, folder=folder, device=device, start=start)

@@ -51,7 +51,7 @@ class Attachment:
         """Register every hook; leaving the stack removes them.
 
         PyTorch ignores a hook that comes after compilation, without a word. So what can act through the gates of a
-        compiled block does, other compiled blocks that are hooked run uncompiled meanwhile, and all others stay compiled.
+        compiled block does; compiled blocks that need hooks run uncompiled meanwhile; all others stay compiled.
         """
         for hooks in _by_block(self._hooks):
             block = hooks[0].layer.block

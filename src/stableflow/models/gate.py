@@ -99,7 +99,9 @@ class GatedHook:
             weight: Any = module.weight
             like = torch.empty(1, rows.stop - rows.start, gate.width, dtype=weight.dtype, device=weight.device)
             values = [self._hook.value(replace(forward, attention=attention), like) for forward in forwards]
-            known = [value.expand(forward.batch, -1, -1) for forward, value in zip(forwards, values) if value is not None]
+            known = [
+                value.expand(forward.batch, -1, -1) for forward, value in zip(forwards, values) if value is not None
+            ]
             if len(known) == len(forwards):
                 gate.let_in(rows, torch.cat(known))
 

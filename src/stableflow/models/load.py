@@ -75,14 +75,9 @@ def load(
     device = _choose_device(device)
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
     location = _locate(name)
-    single_file = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
     quantiser = None if quantise is None else _quantiser(quantise)
-    if single_file and location.suffix == ".gguf":
-        if quantiser is not None:
-            raise InputError(f"{location.name} is quantised already; leave quantise={quantise!r} out.")
-        quantiser = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     with _load_errors(str(name)):
-        if single_file:
+        if isinstance(location, Path) and location.suffix in TRANSFORMER_FILES:
             pipeline = _from_transformer_file(location, components, dtype, offline, quantiser)
         else:
             pipeline = _from_folder(location, revision, dtype, offline, quantiser)
@@ -190,7 +185,7 @@ def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype,
             f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
     pipeline_class = getattr(diffusers, class_name)
-    given: dict[str, Any] = {name: None for name, kind in index.items() if kind == [None, None]}  # as SD3 without its T5
+    given: dict[str, Any] = {name: None for name, kind in index.items() if kind == [None, None]}  # SD3 without T5
     if quantiser is not None:
         given["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": quantiser})
     return pipeline_class.from_pretrained(
@@ -207,6 +202,10 @@ def _model_index(location: Path | str, revision: str | None, offline: bool) -> d
 
 
 def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
+    if path.suffix == ".gguf":
+        if quantiser is not None:
+            raise InputError(f"{path.name} is quantised already; leave quantise out.")
+        quantiser = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
     quantisation = {} if quantiser is None else {"quantization_config": quantiser}
     transformer = diffusers.FluxTransformer2DModel.from_single_file(
         str(path),

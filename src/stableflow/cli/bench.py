@@ -78,6 +78,7 @@ def bench(
     offload: o.Offload = "none",
     components: o.Components = o.FLUX_DEV,
     lora: o.Lora = None,
+    quantise: o.Quantise = None,
     offline: o.Offline = False,
     max_sequence_length: o.TextLength = None,
     dry_run: o.DryRun = False,
@@ -96,7 +97,7 @@ def bench(
         check_figures()
         check_writable(out)
     reporter.say(f"loading {name} ...")
-    arguments = (name, device, dtype, offload, components, lora, offline, max_sequence_length)
+    arguments = (name, device, dtype, offload, components, lora, offline, max_sequence_length, quantise)
     opening = partial(
         open_benchmark, arguments, dataset, data, count, settings, clip, dino, lpips, None if dry_run else out.resolve()
     )

@@ -54,6 +54,7 @@ def edit(
     offload: o.Offload = "none",
     components: o.Components = o.FLUX_DEV,
     lora: o.Lora = None,
+    quantise: o.Quantise = None,
     offline: o.Offline = False,
     dry_run: o.DryRun = False,
     quiet: o.Quiet = False,
@@ -71,7 +72,7 @@ def edit(
         check_writable(out)
     reporter.say(f"loading {settings.model} ...")
     loaded = o.open_model(
-        settings.model, device, dtype, offload, components, lora, offline, settings.max_sequence_length
+        settings.model, device, dtype, offload, components, lora, offline, settings.max_sequence_length, quantise
     )
     editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep, preset=settings.speed())
     if dry_run:

@@ -33,6 +33,7 @@ def invert(
     offload: o.Offload = "none",
     components: o.Components = o.FLUX_DEV,
     lora: o.Lora = None,
+    quantise: o.Quantise = None,
     offline: o.Offline = False,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
@@ -49,7 +50,9 @@ def invert(
     prepare(image, multiple=1)
     check_writable(out)
     reporter.say(f"loading {settings.model} ...")
-    loaded = o.open_model(settings.model, device, dtype, offload, components, lora, offline, max_sequence_length)
+    loaded = o.open_model(
+        settings.model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise
+    )
     editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep, preset=settings.speed())
     source = make_source(editor, settings, reporter)
     source.save(out)

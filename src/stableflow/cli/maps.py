@@ -55,6 +55,7 @@ def maps(
     offload: o.Offload = "none",
     components: o.Components = o.FLUX_DEV,
     lora: o.Lora = None,
+    quantise: o.Quantise = None,
     offline: o.Offline = False,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
@@ -73,7 +74,9 @@ def maps(
     check_figures()
     check_writable(out)
     reporter.say(f"loading {settings.model} ...")
-    loaded = o.open_model(settings.model, device, dtype, offload, components, lora, offline, max_sequence_length)
+    loaded = o.open_model(
+        settings.model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise
+    )
     editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep)
     groups = layer_groups(editor, None if against is None else _numbers(against, "--against"))
     source = make_source(editor, settings, reporter)

@@ -37,6 +37,7 @@ Components = Annotated[
     str, typer.Option("--components", help="Everything but the transformer, when --model is a single file.")
 ]
 Lora = Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")]
+Quantise = Annotated[str | None, typer.Option("--quantise", help="Transformer weights in int8 or fp8, by torchao.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 OutputFormat = Annotated[Format, typer.Option("--format", help="text or json.")]
@@ -47,7 +48,7 @@ FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 
 def open_model(
     name: str, device: str, dtype: str | None, offload: str, components: str, lora: str | None, offline: bool,
-    max_sequence_length: int | None,
+    max_sequence_length: int | None, quantise: str | None,
 ) -> FlowModel:  # fmt: skip
     """Load the model that the options name."""
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -62,4 +63,5 @@ def open_model(
         lora=lora,
         offline=offline,
         max_sequence_length=max_sequence_length,
+        quantise=quantise,
     )

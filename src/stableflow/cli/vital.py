@@ -80,6 +80,7 @@ def measure(
     offload: o.Offload = "none",
     components: o.Components = o.FLUX_DEV,
     lora: o.Lora = None,
+    quantise: o.Quantise = None,
     offline: o.Offline = False,
     max_sequence_length: o.TextLength = None,
     dry_run: o.DryRun = False,
@@ -96,7 +97,7 @@ def measure(
         check_figures()
         check_writable(out)
     reporter.say(f"loading {model} ...")
-    arguments = (model, device, dtype, offload, components, lora, offline, max_sequence_length)
+    arguments = (model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise)
     loaded = o.open_model(*arguments)
     preset = known_preset(loaded)
     texts = texts or prompt_set(preset.prompts if preset else "diverse")

@@ -34,6 +34,8 @@ def steady_times(trajectory: Trajectory, grid: TimeGrid, tolerance: float) -> fr
     """
     if tolerance < 0:
         raise InputError(f"The tolerance is a share of the velocity, 0 or more; got {tolerance}.")
+    if tolerance == 0:
+        return frozenset()
     spared: set[float] = set()
     previous, change = None, 0.0
     for t0, t1 in grid.steps():

@@ -33,7 +33,7 @@ class ClipSettings:
     width: int = 128
     layers: int = 4
     patch: int = 8
-    num_steps: int = 2000
+    num_steps: int = 1500
     batch: int = 160
     peak: float = 1e-3
     full_share: float = 0.7

@@ -152,3 +152,10 @@ def test_equal_captions_are_both_right():
     captions = torch.tensor([[1, 2], [1, 2], [3, 4]])
     sure = torch.tensor([[9.0, 9.0, -9.0], [9.0, 9.0, -9.0], [-9.0, -9.0, 9.0]])
     assert contrastive_loss(sure, captions) < 0.5 and contrastive_loss(-sure, captions) > 5
+
+
+def test_captions_that_belong_to_no_picture_are_wrong_for_all():
+    texts = torch.tensor([[1, 2], [3, 4], [5, 6]])
+    told_apart = torch.tensor([[9.0, -9.0, -9.0], [-9.0, 9.0, -9.0]])
+    taken_in = torch.tensor([[9.0, -9.0, 9.0], [-9.0, 9.0, 9.0]])
+    assert contrastive_loss(told_apart, texts) < 0.01 < 0.3 < contrastive_loss(taken_in, texts)

@@ -1,11 +1,13 @@
-"""A small CLIP: pictures and captions in one space, trained by contrast on the world's scenes."""
+"""A small CLIP: pictures and captions in one space, trained by contrast, also with captions wrong in one word."""
 
+import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
@@ -33,7 +35,7 @@ class ClipSettings:
     width: int = 128
     layers: int = 4
     patch: int = 8
-    num_steps: int = 1500
+    num_steps: int = 1700
     batch: int = 160
     peak: float = 1e-3
     full_share: float = 0.7
@@ -79,7 +81,9 @@ def train_clip(
     if start is not None:
         adopt(model, start, tokenizer=start)
     model = model.to(world.device).train()
-    full = torch.tensor([tokenize(caption(sample_split(seed, held=False))) for seed in range(len(data.images))])
+    scenes = [sample_split(seed, held=False) for seed in range(len(data.images))]
+    full = torch.tensor([tokenize(caption(scene)) for scene in scenes])
+    wrong = torch.tensor([tokenize(caption(_with_one_other_value(scene))) for scene in scenes])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
@@ -90,8 +94,9 @@ def train_clip(
         captions = torch.where(told_all[:, None], full[index], data.tokens[index, which]).to(world.device)
         images = degrade(data.pixels(index) / 2 + 0.5, settings.noise, step, generator) * 2 - 1
         with torch.autocast(world.device.type, torch.bfloat16):
-            output = model(input_ids=captions, pixel_values=images.to(world.device))
-        return contrastive_loss(output.logits_per_image.float(), captions)
+            texts = torch.cat([captions, wrong[index].to(world.device)])
+            output = model(input_ids=texts, pixel_values=images.to(world.device))
+        return contrastive_loss(output.logits_per_image.float(), texts)
 
     fit(
         "clip",
@@ -108,15 +113,29 @@ def train_clip(
     return model.float()
 
 
-def contrastive_loss(logits: Tensor, captions: Tensor) -> Tensor:
-    """Symmetric cross-entropy of every picture against every caption; equal captions are all right.
+def _with_one_other_value(scene: Scene) -> Scene:
+    """The scene with one captioned attribute changed: the caption that is hardest to tell from its own."""
+    rng = random.Random(f"wrong {scene.seed}")
+    name = rng.choice(list(ATTRIBUTES))
+    return edit(scene, **{name: rng.choice([value for value in ATTRIBUTES[name] if value != getattr(scene, name)])})
+
+
+def contrastive_loss(logits: Float[Tensor, "pictures texts"], texts: Int[Tensor, "texts tokens"]) -> Tensor:
+    """Symmetric cross-entropy of every picture against every text; the first texts are the pictures' own captions.
+
+    Equal captions are all right. Texts beyond the pictures belong to none: they are wrong for every picture.
 
     Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision" (ICML 2021),
-    arXiv:2103.00020, with the targets shared among equal captions, which a small world has many of.
+    arXiv:2103.00020, with the targets shared among equal captions, which a small world has many of, and captions that
+    are wrong in one word, as in Yuksekgonul et al., "When and why vision-language models behave like bags-of-words"
+    (ICLR 2023), arXiv:2210.01936.
     """
-    same = (captions[:, None] == captions[None]).all(-1).float()
-    targets = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    pictures = len(logits)
+    same = (texts[:pictures, None] == texts[None]).all(-1).float()
+    own = same[:, :pictures]
+    by_picture = F.cross_entropy(logits, same / same.sum(1, keepdim=True))
+    by_text = F.cross_entropy(logits[:, :pictures].T, own / own.sum(1, keepdim=True))
+    return (by_picture + by_text) / 2
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ class DinoSettings:
     width: int = 128
     layers: int = 4
     patch: int = 8
-    num_steps: int = 1500
+    num_steps: int = 1000
     batch: int = 96
     peak: float = 1e-3
     noise: float = 0.06

@@ -35,7 +35,7 @@ class FlowSettings:
     """
 
     network: NetworkSettings = NetworkSettings()
-    num_steps: int = 3800
+    num_steps: int = 3300
     batch: int = 24
     peak: float = 1.2e-3
     decay_from: float = 0.3

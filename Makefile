@@ -27,8 +27,8 @@ check: $(DEV)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-bench-quick: $(READY)  ## 64 held-out scenes, six ways to edit them; tables and curves under out/bench-quick
-	$(BIN)/stableflow bench scenes --settings quick --count 64 --out out/bench-quick
+bench-quick: $(READY)  ## 66 held-out scenes, six ways to edit them; tables and curves under out/bench-quick
+	$(BIN)/stableflow bench scenes --settings quick --count 66 --out out/bench-quick
 
 bench: $(READY)  ## every ablation; hours on two cores, and it goes on where it was
 	for set in layers windows single random editors; do $(BIN)/stableflow bench scenes --settings $$set --out out/bench/$$set; done

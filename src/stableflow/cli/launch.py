@@ -8,7 +8,8 @@ def main() -> None:
     """Run the command line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # lists the accelerators that it finds no code for
+    for noisy in ("torchao", "torch.utils._pytree"):  # of accelerators that torchao finds no code for
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     from stableflow.cli.main import run  # only now, so that the settings above hold
 
     run()

@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--size", choices=list(SHAPES), default="flux", help="with --device: its shape [flux]")
     parser.add_argument("--eager", action="store_true", help="with --device: do not compile")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cases", type=int, default=21, help="behind the presets' loss")
+    parser.add_argument("--cases", type=int, default=33, help="behind the presets' loss")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of perf.json and concepts/speed.md")
     parser.add_argument("--out", type=Path, help="with --device: write the figures here")
     arguments = parser.parse_args()

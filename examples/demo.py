@@ -17,6 +17,8 @@ DRAWN_EDITS = [
     "a red dog standing on the grass at noon next to a ball",
     "a red dog standing wearing a blue hat on the grass at noon",
     "a red dog standing in the snow at noon",
+    "a red dog standing on the grass at noon with a sign saying hi",
+    "a sketch of a red dog standing on the grass at noon",
 ]
 SHOWN = "a white cat sitting on the grass at noon"
 SHOWN_EDITS = [
@@ -24,6 +26,8 @@ SHOWN_EDITS = [
     "a white cat sitting on the grass at noon next to a balloon",
     "a white cat sitting wearing a red hat on the grass at noon",
     "a white cat sitting on the beach at noon",
+    "a spotted white cat sitting on the grass at noon",
+    "a watercolour of a white cat sitting on the grass at noon",
 ]
 
 
@@ -31,7 +35,7 @@ def main(folder: Path) -> None:
     started = time.perf_counter()
     editor = sf.StableFlow(sf.load("tiny"))
 
-    source = editor.generate(DRAWN, seed=2)
+    source = editor.generate(DRAWN, seed=4)
     show(editor.edit(source, DRAWN_EDITS, t_window=EARLY), folder / "generated")
 
     source = editor.invert(PICTURE, prompt=SHOWN)

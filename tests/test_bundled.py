@@ -93,7 +93,7 @@ def test_the_encoders_are_stock_transformers_models(tiny):
 def test_unknown_words_list_the_vocabulary(tiny):
     with pytest.warns(PromptWarning, match="does not know 'giraffe'.*It knows: a, at, ball"):
         tiny.encode_prompt(["a red giraffe"])
-    assert len(vocabulary()) == 32
+    assert len(vocabulary()) == 43
 
 
 def test_captions_are_obeyed(tiny, classifier):

@@ -48,10 +48,10 @@ def measure(editor: sf.StableFlow, count: int) -> None:
         source = editor.generate(case.prompts[0], seed=case.seed)
         maps = sf.attention(editor, source, case.prompts[1], points=EVERY_TOKEN, t_window=EARLY, inject_window=EARLY)
         change = F.avg_pool2d((maps.images - maps.source_image).abs().mean(1, keepdim=True), TOKEN).flatten()
-        if change.max() < MOVED:
+        new = torch.tensor([word not in maps.source.words for word in maps.edits[0].words])
+        if change.max() < MOVED or not new.any():  # nothing moved, or a removal, which has no new word
             continue
         chosen = dict(zip(POINTS, (int(change.argmin()), int(change.argmax()))))
-        new = torch.tensor([word not in maps.source.words for word in maps.edits[0].words])
         for title, layers in groups.items():
             mean = maps.edits[0].mean(layers)
             for name, point in chosen.items():
@@ -60,7 +60,9 @@ def measure(editor: sf.StableFlow, count: int) -> None:
                     float(value) for value in (mean.image_sum[point], words[new].mean(), words[~new].mean())
                 ])  # fmt: skip
     edited = len(next(iter(sums.values())))
-    print(f"{edited} of {count} edits changed a token by {MOVED} or more; mean and standard error")
+    print(
+        f"{edited} of {count} edits brought a new word and changed a token by {MOVED} or more; mean and standard error"
+    )
     print("| layers | point | image | a new word | another word |\n|---|---|---|---|---|")
     for (title, name), rows in sums.items():
         table = torch.tensor(rows)

@@ -3,19 +3,21 @@
 import pytest
 import torch
 from families import FAMILIES
+from models.conformance import square
 from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
 from stableflow.errors import InputError, InterventionError
 from stableflow.interventions.blend import Blend
+from stableflow.models.gate import Gate, add_gates
 from stableflow.models.load import choose_attention, compile_blocks
 
 LAYERS, SOURCE, EDITS = [0, 3], "a red dog", ["a blue cat", "a car"]
 
 
-def edited(model, *, seed=1, num_steps=2):
+def edited(model, *, seed=1, num_steps=2, size=(None, None)):
     editor = sf.StableFlow(model, layers=[0, len(model.layers) - 2])
-    source = editor.generate(SOURCE, seed=seed, num_steps=num_steps)
+    source = editor.generate(SOURCE, seed=seed, num_steps=num_steps, height=size[0], width=size[1])
     return torch.cat([editor.edit(source, EDITS).latents, editor.edit(source, EDITS, layers=[]).latents])
 
 
@@ -82,12 +84,22 @@ def some_edits(model):
     return [editor.edit(source, EDITS, **way).latents for way in ways]
 
 
-@pytest.mark.parametrize("name", ["FLUX.2-klein", "Qwen-Image", "Z-Image"])
-def test_gates_inject_what_hooks_do_in_other_families(name, fresh_dynamo):
-    """One with fused projections, one with two branches of guidance, one of another shape."""
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gates_inject_what_hooks_do_in_every_family(name):
+    """Fused projections, two branches of guidance, a second attention; blocks only pass for compiled, to be quick."""
+    size = square(FAMILIES[name])
     plain, gated = (sf.wrap(FAMILIES[name].make(), name="x") for _ in range(2))
-    compile_blocks(gated.pipeline.transformer, gated.layers, backend="eager")
-    assert torch.equal(edited(gated), edited(plain))
+    add_gates(gated.layers)
+    for layer in gated.layers:
+        layer.block._compiled_call_impl = layer.block._call_impl
+    opened = []
+    with gated.attach(sf.InjectKV([0], sf.KVStore())):
+        assert gated.layers[0].block._compiled_call_impl is not None, "not hooked"
+    place = Gate.place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Gate, "place", lambda gate, output: opened.append(gate) or place(gate, output))
+        found = edited(gated, size=size)
+    assert opened and torch.equal(found, edited(plain, size=size))
 
 
 def test_a_transformer_compiled_as_a_whole_is_refused(own_pipeline, fresh_dynamo):

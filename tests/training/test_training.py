@@ -19,6 +19,7 @@ from stableflow.training.export import export_pipeline
 from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
 from stableflow.training.parallel import World
+from stableflow.training.recipe import run_stage
 from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -77,6 +78,13 @@ def test_going_on_from_an_earlier_world(tmp_path, data, monkeypatch):
     wider = Network(dataclasses.replace(TINY, axes=(4, 6, 6)))
     with pytest.raises(LoadError, match="here"):
         start.adopt(wider.transformer, tmp_path / "tiny/transformer")
+
+
+def test_what_is_no_bundle_is_refused_before_anything_is_drawn(tmp_path):
+    (tmp_path / "clip").mkdir()
+    with pytest.raises(LoadError, match="is no bundle: tiny, dinov2 missing"):
+        run_stage("flow", folder=tmp_path / "run", start=tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_plain_attention_equals_diffusers():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 
-from stableflow.errors import unknown_name
+from stableflow.errors import LoadError, unknown_name
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
 from stableflow.training.clip import ClipSettings, train_clip, zero_shot_accuracy
@@ -163,4 +163,9 @@ def run_stage(
     """Run or resume one stage; everything it makes is under `folder`, and so is all it needs but the bundle `start`."""
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
-    STAGES[stage](folder, dataclasses.replace(recipe, start=start), join_world(device))
+    if start is not None:
+        missing = [name for name in ("tiny", "clip", "dinov2") if not (start / name).is_dir()]
+        if missing:
+            raise LoadError(f"{start} is no bundle: {', '.join(missing)} missing. Give a folder that holds all three.")
+        recipe = dataclasses.replace(recipe, start=start)
+    STAGES[stage](folder, recipe, join_world(device))

@@ -4,8 +4,9 @@ from functools import cache
 
 import pytest
 import torch
-from digests.cases import CASES, STORED
 from safetensors.torch import load_file
+
+from digests.cases import CASES, STORED
 
 OTHER_ARITHMETIC = 2e-2  # where one pass of the model already has other bits: steps carry its rounding on
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stableflow.editing.source import Source
     from stableflow.editing.stable_flow import StableFlow
     from stableflow.errors import StableFlowError
+    from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
     from stableflow.images import load_image, to_pil
     from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
@@ -26,6 +27,7 @@ _HOMES = {
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.stable_flow": ["StableFlow"],
     "stableflow.errors": ["StableFlowError"],
+    "stableflow.flow.schedule": ["Schedule"],
     "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],
     "stableflow.images": ["load_image", "to_pil"],
     "stableflow.interventions": ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"],
@@ -51,6 +53,7 @@ __all__ = [
     "Layer",
     "Midpoint",
     "RecordKV",
+    "Schedule",
     "ShareKV",
     "Source",
     "StableFlow",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
     from stableflow.models.families import wrap
     from stableflow.models.load import load
+    from stableflow.region import Region
     from stableflow.vital.measure import Vitality, measure_vitality
 
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
     "stableflow.models.families": ["wrap"],
     "stableflow.models.load": ["load"],
+    "stableflow.region": ["Region"],
     "stableflow.vital.measure": ["Vitality", "measure_vitality"],
 }
 
@@ -53,6 +55,7 @@ __all__ = [
     "Layer",
     "Midpoint",
     "RecordKV",
+    "Region",
     "Schedule",
     "ShareKV",
     "Source",

@@ -134,7 +134,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         ImageError: The file is no picture, or holds no recipe.
     """
-    with _open(Path(path), MAX_PIXELS) as image:
+    with open_image(Path(path)) as image:
         text = image.info.get(RECIPE_KEY)
     try:
         recipe = json.loads(text) if text else None
@@ -172,7 +172,7 @@ def comparison_grid(
 
 def _from_file(path: Path, max_pixels: int) -> Picture:
     try:
-        with _open(path, max_pixels) as image:
+        with open_image(path, max_pixels) as image:
             return _from_pil(image)
     except ImageError:
         raise
@@ -180,8 +180,12 @@ def _from_file(path: Path, max_pixels: int) -> Picture:
         raise ImageError(f"{path} is damaged or cut off: {error}. Export it again.") from error
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
-    """Open a file and check its header; nothing is decoded yet."""
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a file and check its header; nothing is decoded yet.
+
+    Raises:
+        ImageError: Missing, empty, no picture or too large.
+    """
     if not path.exists():
         raise ImageError(f"There is no file {path}. Check the path.")
     if path.is_dir():

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
+    from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
-    from stableflow.editing.stable_flow import StableFlow
     from stableflow.errors import StableFlowError
     from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
@@ -26,7 +26,7 @@ _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
-    "stableflow.editing.stable_flow": ["StableFlow"],
+    "stableflow.editing.methods.stable_flow": ["StableFlow"],
     "stableflow.errors": ["StableFlowError"],
     "stableflow.flow.schedule": ["Schedule"],
     "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],

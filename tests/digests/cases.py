@@ -50,7 +50,7 @@ def plain() -> Tensor:
 def edited(name: str, *, real: bool) -> Tensor:
     """Two edits of a drawn source, or of a picture that fills no whole tokens."""
     editor = EDITORS[name](tiny(), **SETTINGS.get(name, {}))
-    steps = {"num_steps": 6} if isinstance(editor, sf.StableFlow) else {}
+    steps = {"num_steps": 6} if editor.needs_path else {}
     if real:
         source = editor.invert(picture(56, 45), PROMPT, **steps)
     else:
@@ -60,7 +60,7 @@ def edited(name: str, *, real: bool) -> Tensor:
 
 def injected(**settings) -> Tensor:
     """Stable Flow away from its defaults, on a drawn source."""
-    editor = sf.StableFlow(tiny(), keep=settings.pop("keep", "auto"))
+    editor = sf.StableFlow(tiny(), kv_memory=settings.pop("kv_memory", "auto"))
     return editor.edit(editor.generate(PROMPT, seed=3, num_steps=6), EDITS, **settings).latents
 
 
@@ -101,7 +101,7 @@ def _cases() -> dict[str, Callable[[], Tensor]]:
         cases[f"{name}/real"] = lambda name=name: edited(name, real=True)
     cases["weight and window"] = lambda: injected(weight=0.6, t_window=(0.3, 0.9))
     cases["mask"] = lambda: injected(token_mask=mask(), layers=[3])
-    cases["shared"] = lambda: injected(keep="share")
+    cases["shared"] = lambda: injected(kv_memory="share")
     for name in ("exact", "balanced", "fast"):
         cases[f"preset {name}"] = lambda name=name: preset(name)
     for inversion, solver in (("paper", "fixed_point"), ("paper", "fireflow"), ("aligned", "fixed_point")):

@@ -114,7 +114,7 @@ def test_token_mask(model, rows):
     half[:2] = 1
     features, source = torch.randn(1, 16, 8), torch.randn(1, 16, 8)
     layout = sf.TokenLayout(4, 4, 7, {"double": 0, "single": 7})
-    mixed = Blend(token_mask=half).apply(features, source, layout)
+    mixed = Blend(token_mask=half).apply(features, source, layout, 0.5)
     assert torch.equal(mixed[:, :8], source[:, :8]) and torch.equal(mixed[:, 8:], features[:, 8:])
     with pytest.raises(TokenLayoutError, match="4 x 4 image tokens"):
         run(model, latents, conditioning, ShareKV([0], Blend(token_mask=torch.ones(3, 4))))

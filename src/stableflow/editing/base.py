@@ -1,12 +1,14 @@
-"""What an editor is: where its edits start, how they step, and nothing else; the loop around that is the same for all."""
+"""What an editor is: where its edits start and how they step. The loop around that is the same for all."""
 
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from stableflow.checks import check_number, check_steps
 from stableflow.editing.making import Recording, Sampling, draw, encode, find_path
@@ -195,7 +197,7 @@ class Editor(ABC):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)
             return run.result(editor.finish(run, latents), exact=exact)
 
-    def having(self, **settings: Any) -> Self:
+    def having(self: Method, **settings: Any) -> Method:
         """Return the editor with some settings changed.
 
         Raises:
@@ -232,7 +234,7 @@ class Editor(ABC):
         """Return the edits at the first time, a row each; the source's own picture or noise by default."""
         return run.rows(run.clean)
 
-    def finish(self, run: Run, z: Latents) -> Latents:
+    def finish(self, run: Run, z: Float[Tensor, "rows channels latent_height latent_width"]) -> Latents:
         """Return the edits' image latents from their last state."""
         return z
 

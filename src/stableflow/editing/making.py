@@ -44,9 +44,7 @@ class Recording:
         """Return an empty store for the passes of edits by this solver; None where the batch is shared."""
         aligned = isinstance(solver, AlignedReplay)
         passes = grid.num_steps if aligned else count_evaluations(solver, grid)
-        needed = needed_bytes(
-            model, height, width, layers=len(self.layers), passes=passes, precision=self.precision
-        )
+        needed = needed_bytes(model, height, width, layers=len(self.layers), passes=passes, precision=self.precision)
         return make_store(self.memory, needed, model.device, precision=self.precision, last_visits=aligned)
 
     def into(self, model: FlowModel, store: KVStore | None) -> AbstractContextManager[None]:
@@ -119,13 +117,9 @@ def encode(
     trajectory = Trajectory()
     trajectory.put(0.0, clean)
     size = picture.pixels.shape[-2], picture.pixels.shape[-1]
-    made = replace(
-        _identity(model, conditioning, size), image=digest(picture.pixels), picture=picture.content_size
-    )
+    made = replace(_identity(model, conditioning, size), image=digest(picture.pixels), picture=picture.content_size)
     images = decode(model, clean, picture.content_size)
-    return Source(
-        made, conditioning, Path(trajectory), images, picture.alpha, nfe=0, given=_content(picture)
-    )
+    return Source(made, conditioning, Path(trajectory), images, picture.alpha, nfe=0, given=_content(picture))
 
 
 def find_path(

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from jaxtyping import Float
+from torch import Tensor
+
 from stableflow.editing.base import Editor
 from stableflow.editing.fingerprint import ENCODED
 from stableflow.editing.making import find_path
@@ -52,7 +55,7 @@ class OnPath(Editor, ABC):
         velocity = run.of_both(made.guidance_scale, guidance) if shares_batch(run) else run.of_edits(guidance)
         return run.advance(run.once("solver", lambda: self.solver(run)), velocity, z, t0, t1)
 
-    def finish(self, run: Run, z: Latents) -> Latents:
+    def finish(self, run: Run, z: Float[Tensor, "rows channels latent_height latent_width"]) -> Latents:
         return unnudge(z[-len(run.edits) :], run.source.fingerprint.nudge_scale)
 
     def solver(self, run: Run) -> Solver:

@@ -76,15 +76,13 @@ def encode_prompts(
     return conditioning if negative is None else _with_negative(conditioning, cache.encode(negative))
 
 
-def source_prompt(
-    model: FlowModel, prompt: str | Conditioning, *, negative: str | None = None
-) -> Conditioning:
+def source_prompt(model: FlowModel, prompt: str | Conditioning, *, negative: str | None = None) -> Conditioning:
     """Return the conditioning of a source, which has one prompt.
 
     Raises:
         InputError: Several prompts were given, or what `encode_prompts` refuses.
     """
-    if not isinstance(prompt, str | Conditioning) or len(prompt) != 1 and isinstance(prompt, Conditioning):
+    if not isinstance(prompt, str | Conditioning) or (len(prompt) != 1 and isinstance(prompt, Conditioning)):
         count = f"{len(prompt)} were given" if hasattr(prompt, "__len__") else f"got {prompt!r}"
         raise InputError(f"A source has one prompt, as text or its conditioning of one row; {count}.")
     return encode_prompts(model, prompt, negative=negative)

@@ -8,6 +8,7 @@ from typing import Any
 from stableflow.editing.source import Source
 from stableflow.files import write_text_atomic
 from stableflow.images import comparison_grid, save_png, to_pil
+from stableflow.region import Region
 from stableflow.types import Images, Latents
 
 
@@ -21,6 +22,8 @@ class EditResult:
         latents: Final latents, nudging undone, float32.
         source: What was edited.
         recipe: Everything that made it, as JSON values.
+        region: How far the edits show, at the pixels of `images`, where outside the given picture shows; None where
+            the edits are shown whole.
     """
 
     prompts: tuple[str, ...]
@@ -28,6 +31,7 @@ class EditResult:
     latents: Latents
     source: Source
     recipe: dict[str, Any]
+    region: Region | None = None
 
     @property
     def source_image(self) -> Images:

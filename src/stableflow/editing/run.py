@@ -28,7 +28,7 @@ from stableflow.region import Region
 from stableflow.types import Latents, Velocity
 
 if TYPE_CHECKING:
-    from stableflow.editing.base import Editor
+    import stableflow.editing.base
 
 Made = TypeVar("Made")
 RECIPE_FORMAT = 2
@@ -49,7 +49,7 @@ class Run:
         InputError: There is no prompt, one is empty, or a region does not fit.
     """
 
-    def __init__(self, editor: "Editor", source: Source, wishes: Wishes, *, region: Any = None):
+    def __init__(self, editor: "stableflow.editing.base.Editor", source: Source, wishes: Wishes, *, region: Any = None):
         self._started = time.perf_counter()
         self.editor, self.model = editor, editor.model
         if not isinstance(source, Source):
@@ -131,7 +131,9 @@ class Run:
     def scales(self, guidance: Guidance) -> list[float] | None:
         """Return one scale an edit: its own, the one given, or the model's usual one; none where it takes none."""
         default, rows = self.model.default_guidance_scale, len(self.edits)
-        given = list(guidance) if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance] * rows
+        given = (
+            list(guidance) if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance] * rows
+        )
         if len(given) != rows:
             raise InputError(f"guidance_scale has {len(given)} values for {rows} edit(s); pass one, or one an edit.")
         own = [scale if wish.guidance_scale is None else wish.guidance_scale for wish, scale in zip(self.wishes, given)]

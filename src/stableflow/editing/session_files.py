@@ -94,7 +94,9 @@ def load_source(folder: FilePath, *, device: torch.device | str) -> Source:
     try:
         return _source(Fingerprint(**fields), settings, tensors)
     except (KeyError, ValueError) as error:
-        raise LoadError(f"{folder / TENSORS_FILE} is damaged: {error} is missing or wrong. Make the source again.") from error
+        raise LoadError(
+            f"{folder / TENSORS_FILE} is damaged: {error} is missing or wrong. Make the source again."
+        ) from error
 
 
 def _source(fingerprint: Fingerprint, settings: _Settings, tensors: Mapping[str, Tensor]) -> Source:

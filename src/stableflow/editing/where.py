@@ -20,12 +20,12 @@ from stableflow.region import Region
 from stableflow.registry import Registry
 
 if TYPE_CHECKING:
-    from stableflow.editing.run import Run
+    import stableflow.editing.run
 
-Where = Region | str | Callable[["Run"], Region]
+Where = Region | str | Callable[["stableflow.editing.run.Run"], Region]
 """A region, its description as "KIND" or "KIND:DETAILS", or what finds one for a run; `REGIONS` lists the kinds."""
 
-Finder = Callable[["Run", str], Region]
+Finder = Callable[["stableflow.editing.run.Run", str], Region]
 REGIONS: Registry[Finder] = Registry("kind of region")
 """From a kind to what makes a region of it: given the run and the details behind the colon."""
 
@@ -33,7 +33,7 @@ LOOK_AT = (0.9, 0.75, 0.6, 0.45)
 """Flow times at which the model is asked where something is: what a picture shows is settled early."""
 
 
-def region_of(run: "Run", region: Where | None) -> Region | None:
+def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region | None:
     """Return the region of every edit of a run, at the source's pixels: its own, or the one of the call.
 
     Raises:
@@ -52,7 +52,7 @@ def region_of(run: "Run", region: Where | None) -> Region | None:
     return Region(torch.cat(rows))
 
 
-def _found(run: "Run", where: Where) -> Region:
+def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
     if isinstance(where, Region):
         return where
     if isinstance(where, str):
@@ -72,7 +72,7 @@ def describe(region: Region) -> str:
 
 
 @REGIONS.register("amount")
-def of_amounts(run: "Run", details: str) -> Region:
+def of_amounts(run: "stableflow.editing.run.Run", details: str) -> Region:
     """What `describe` wrote: the amounts themselves."""
     shape_text, _, data = details.partition(":")
     try:
@@ -82,7 +82,7 @@ def of_amounts(run: "Run", details: str) -> Region:
             raise ValueError("its size is out of range")
         packed = zlib.decompressobj()
         raw = packed.decompress(base64.b64decode(data, validate=True), wanted)
-        if len(raw) != wanted or not packed.eof and packed.decompress(packed.unconsumed_tail, 1):
+        if len(raw) != wanted or (not packed.eof and packed.decompress(packed.unconsumed_tail, 1)):
             raise ValueError("its data have another size")
     except (ValueError, binascii.Error, zlib.error) as error:
         raise InputError(f"The region of amounts {short(details)} is damaged: {error}.") from error
@@ -90,34 +90,34 @@ def of_amounts(run: "Run", details: str) -> Region:
 
 
 @REGIONS.register("mask")
-def of_mask(run: "Run", details: str) -> Region:
-    """A mask file: white is inside. "mask:FILE"; "mask:WORD" where there is no such file and the prompt has the word."""
+def of_mask(run: "stableflow.editing.run.Run", details: str) -> Region:
+    """A mask file: white is inside, "mask:FILE"; any size of the picture's aspect."""
     return Region.from_mask(details)
 
 
 @REGIONS.register("box")
-def of_box(run: "Run", details: str) -> Region:
+def of_box(run: "stableflow.editing.run.Run", details: str) -> Region:
     """A box of the source's pixels from its top left corner: "box:x,y,width,height"."""
     x, y, width, height = _numbers(details, "box:x,y,width,height", 4)
     return Region.box(int(x), int(y), int(width), int(height), _size(run))
 
 
 @REGIONS.register("polygon")
-def of_polygon(run: "Run", details: str) -> Region:
+def of_polygon(run: "stableflow.editing.run.Run", details: str) -> Region:
     """The inside of a polygon of pixels: "polygon:x,y,x,y,x,y"."""
     numbers = _numbers(details, "polygon:x,y,x,y,x,y", None)
     return Region.polygon(list(zip(numbers[::2], numbers[1::2])), _size(run))
 
 
 @REGIONS.register("points")
-def of_points(run: "Run", details: str) -> Region:
+def of_points(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Discs of a radius around pixels: "points:RADIUS,x,y,x,y"."""
     radius, *numbers = _numbers(details, "points:RADIUS,x,y", None)
     return Region.points(list(zip(numbers[::2], numbers[1::2])), radius, _size(run))
 
 
 @REGIONS.register("word")
-def of_word(run: "Run", details: str) -> Region:
+def of_word(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Where the source's image looks at words of its prompt: "word:dog", "word:red hat". Found by attention."""
     model = run.model
     if not isinstance(model, ShowsAttention):
@@ -136,7 +136,7 @@ def of_word(run: "Run", details: str) -> Region:
 
 
 @REGIONS.register("change")
-def of_change(run: "Run", details: str) -> Region:
+def of_change(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Where the edits' velocity differs from the source's; a region an edit."""
     change = torch.zeros_like(run.rows(run.clean))
     for t in LOOK_AT:
@@ -150,7 +150,7 @@ def of_change(run: "Run", details: str) -> Region:
 
 
 @REGIONS.register("foreground")
-def of_foreground(run: "Run", details: str) -> Region:
+def of_foreground(run: "stableflow.editing.run.Run", details: str) -> Region:
     """What differs from the picture's border: Mahalanobis distance of latents to those of the outermost tokens."""
     rows, columns = _grid(run)
     cells = torch.nn.functional.adaptive_avg_pool2d(run.clean, (rows, columns))[0]
@@ -164,7 +164,7 @@ def of_foreground(run: "Run", details: str) -> Region:
     return _of_tokens(run, distance.flatten().float())
 
 
-def _attention_to_text(run: "Run") -> Float[Tensor, "image_tokens text_tokens"]:
+def _attention_to_text(run: "stableflow.editing.run.Run") -> Float[Tensor, "image_tokens text_tokens"]:
     """Mean attention of the source's image tokens to its text: layers with two streams, all heads, a few times."""
     layers = [layer.index for layer in run.model.layers if layer.kind == "double"] or [0]
     rows, columns = _grid(run)
@@ -179,7 +179,7 @@ def _attention_to_text(run: "Run") -> Float[Tensor, "image_tokens text_tokens"]:
     return kept.mean().mean((0, 1))[0, :, 0, kept.layout.joint_span("text")]
 
 
-def _of_tokens(run: "Run", values: Float[Tensor, " image_tokens"]) -> Region:
+def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, " image_tokens"]) -> Region:
     """The tokens above Otsu's threshold, at the source's pixels."""
     rows, columns = _grid(run)
     values = values.float().cpu()
@@ -189,12 +189,12 @@ def _of_tokens(run: "Run", values: Float[Tensor, " image_tokens"]) -> Region:
     return whole.cropped(_size(run))
 
 
-def _grid(run: "Run") -> tuple[int, int]:
+def _grid(run: "stableflow.editing.run.Run") -> tuple[int, int]:
     made, side = run.source.fingerprint, run.model.pixel_multiple
     return made.height // side, made.width // side
 
 
-def _size(run: "Run") -> tuple[int, int]:
+def _size(run: "stableflow.editing.run.Run") -> tuple[int, int]:
     height, width = run.source.images.shape[-2:]
     return height, width
 

@@ -176,6 +176,17 @@ def checked_window(low: float, high: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def as_window(value: Any) -> tuple[float, float]:
+    """Return a pair of numbers as a window of flow times.
+
+    Raises:
+        InputError: It is no pair, empty, or leaves [0, 1].
+    """
+    if not (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))):  # pyright: ignore[reportUnknownArgumentType]
+        raise InputError(f"t_window must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {value!r}.")
+    return checked_window(*value)  # pyright: ignore[reportUnknownArgumentType]
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

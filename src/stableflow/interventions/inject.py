@@ -45,4 +45,4 @@ class InjectKV:
         if not self.blend.acts_at(forward.t):
             return None
         source = self.store.get(address_of(forward, layer, part), like=features)
-        return self.blend.apply(features, source, forward.layout)
+        return self.blend.apply(features, source, forward.layout, forward.t)

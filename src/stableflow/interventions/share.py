@@ -40,4 +40,4 @@ class ShareKV:
         if forward.batch < 2 or not self.blend.acts_at(forward.t):
             return None
         source, edits = features[:1], features[1:]
-        return torch.cat([source, self.blend.apply(edits, source, forward.layout)])
+        return torch.cat([source, self.blend.apply(edits, source, forward.layout, forward.t)])

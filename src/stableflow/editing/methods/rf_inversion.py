@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from stableflow.checks import check_number, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.path import Path
-from stableflow.editing.prompts import encode_prompts
 from stableflow.editing.run import Run
 from stableflow.flow.integrate import integrate
-from stableflow.flow.schedule import Schedule, checked_window
+from stableflow.flow.schedule import Schedule, as_window
 from stableflow.flow.solvers import Euler
 from stableflow.flow.trajectory import recording
 from stableflow.types import Latents
@@ -51,7 +50,7 @@ class RFInversion(Editor):
         check_steps("num_steps", self.num_steps)
         check_number("gamma", self.gamma, 0, 1)
         check_number("eta", self.eta, 0, 1)
-        checked_window(self.t_window)
+        as_window(self.t_window)
 
     @property
     def pull(self) -> Schedule:

@@ -16,13 +16,13 @@ from stableflow.editing.base import editor
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.making import Recording, record_again
 from stableflow.editing.memory import KVMemory
-from stableflow.editing.on_path import OnPath, shares_batch
+from stableflow.editing.on_path import OnPath
 from stableflow.editing.policy import Hold, Policy, make_policy
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import as_json
 from stableflow.editing.run import Run
 from stableflow.editing.source import Source
-from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
+from stableflow.flow.schedule import ALWAYS, Schedule, as_schedule, as_window
 from stableflow.flow.skipping import every_nth, steady_times
 from stableflow.interventions import InjectKV, ReuseResidual, ShareKV
 from stableflow.interventions.blend import WHOLE_FLOW, Blend
@@ -70,13 +70,13 @@ class StableFlow(OnPath):
     def __post_init__(self, keep: KVMemory | None) -> None:
         super().__post_init__()
         if keep is not None:
-            warnings.warn("StableFlow(keep=) is now kv_memory=; the old name goes in the next version.", stacklevel=3)
+            warnings.warn("StableFlow(kv_memory=) is now kv_memory=; the old name goes in the next version.", stacklevel=3)
             object.__setattr__(self, "kv_memory", keep)
         object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
             make_policy(self.policy)
-        Blend(as_schedule(self.weight).within(*self.t_window), self.token_mask)
+        Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
 
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stableflow.errors import OutputError
+from stableflow.errors import InputError, OutputError
 
 
 @contextmanager
@@ -48,6 +48,16 @@ def check_writable(folder: str | Path) -> None:
     with replacing(Path(folder) / ".writable") as temporary:
         temporary.touch()
     (Path(folder) / ".writable").unlink()
+
+
+def refuse_to_replace(given: str | Path, outputs: Iterable[Path]) -> None:
+    """Raise InputError if a file that was given is one of those to be written."""
+    given = Path(given).expanduser()
+    for path in outputs:
+        if path.exists() and given.exists() and path.samefile(given):
+            raise InputError(
+                f"{given} is the picture that was given, and {path} would replace it. Choose another output folder."
+            )
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:

@@ -203,7 +203,7 @@ class Editor(ABC):
         Raises:
             UnknownNameError: It has no such setting; lists those that it has.
         """
-        known = [known.name for known in dataclasses.fields(self) if known.init and known.name != "model"]
+        known = self.setting_names()
         for name in settings:
             if name not in known:
                 raise unknown_name(f"setting of {self.name}", name, known)
@@ -211,11 +211,12 @@ class Editor(ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings as JSON values, the model apart."""
-        return {
-            known.name: as_json(getattr(self, known.name))
-            for known in dataclasses.fields(self)
-            if known.init and known.name != "model"
-        }
+        return {name: as_json(getattr(self, name)) for name in self.setting_names()}
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Return the names of the settings, the model apart."""
+        return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
 
     # What a method may say of itself; all but `step` have defaults.
 

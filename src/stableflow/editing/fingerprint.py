@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,10 @@ class Fingerprint:
     @property
     def num_steps(self) -> int:
         return len(self.times) - 1
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def differences(self, **expected: Any) -> list[str]:
         """Return what differs from the expected values of any of this class's fields, or of `num_steps`, in words.

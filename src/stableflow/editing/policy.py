@@ -1,10 +1,11 @@
 """What is held of a source, where and when: data, not code."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from stableflow.errors import InputError, unknown_name
-from stableflow.flow.schedule import ALWAYS, NEVER, Schedule
+from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
 from stableflow.interventions.parts import check_parts
 from stableflow.models.base import PARTS, Part
 
@@ -58,10 +59,28 @@ POLICIES: dict[str, Policy] = {
 """By name: the paper's injection, none, and all layers outside a region with the region's own tokens free."""
 
 
-def make_policy(policy: "str | Policy") -> Policy:
-    """Return the policy itself, or the one of this name."""
+def make_policy(policy: str | Policy | Mapping[str, Any]) -> Policy:
+    """Return the policy itself, the one of this name, or the one that a recipe describes.
+
+    Raises:
+        UnknownNameError: No policy has this name.
+        InputError: A value is out of place.
+    """
     if isinstance(policy, Policy):
         return policy
+    if isinstance(policy, Mapping):
+        return _from_json(policy)
     if policy not in POLICIES:
         raise unknown_name("policy", policy, POLICIES)
     return POLICIES[policy]
+
+
+def _from_json(values: Mapping[str, Any]) -> Policy:
+    try:
+        holds = [dict(hold) for hold in values.get("hold", ())]
+        for hold in holds:
+            hold |= {name: tuple(hold[name]) for name in ("layers", "parts") if isinstance(hold.get(name), list)}
+            hold["weight"] = as_schedule(hold.get("weight", 1.0))
+        return Policy(tuple(Hold(**hold) for hold in holds), as_schedule(values.get("pin", 0.0)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"This is no policy: {error}. It is hold = [layers, parts, where, weight], and pin.") from error

@@ -1,6 +1,5 @@
 """One call of an editor's `edit`: all that a method may ask, and what it leaves."""
 
-import dataclasses
 import time
 import zlib
 from collections.abc import Callable, Generator, Hashable, Sequence
@@ -228,7 +227,7 @@ class Run:
         return {
             "format": RECIPE_FORMAT,
             "editor": {"name": self.editor.name, **self.editor.settings()},
-            "source": dataclasses.asdict(self.source.fingerprint),
+            "source": self.source.fingerprint.as_json(),
             "edits": list(self.edits.prompts),
             "region": None if self.region is None else describe(self.region),
             "exact": exact,

@@ -52,6 +52,15 @@ def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region
     return Region(torch.cat(rows))
 
 
+def check_where(text: str) -> None:
+    """Raise unless this describes a region as far as can be told without a picture: its kind, and the mask's file."""
+    kind, _, details = text.partition(":")
+    if kind.removeprefix("~") not in REGIONS:
+        raise unknown_name("kind of region", kind, REGIONS)
+    if kind.removeprefix("~") == "mask":
+        Region.from_mask(details)
+
+
 def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
     if isinstance(where, Region):
         return where

@@ -5,7 +5,7 @@ Source: Avrahami et al., "Stable Flow: Vital Layers for Training-Free Image Edit
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
@@ -59,12 +59,12 @@ class StableFlow(OnPath):
     """
 
     layers: str | Sequence[int] = VITAL
-    weight: float | Schedule = 1.0
-    t_window: tuple[float, float] = WHOLE_FLOW
+    weight: float | str | Schedule | Sequence[Sequence[float]] = 1.0
+    t_window: Sequence[float] = WHOLE_FLOW
     token_mask: Float[Tensor, "*edits token_rows token_columns"] | None = None
-    policy: str | Policy | None = None
+    policy: str | Policy | Mapping[str, Any] | None = None
     kv_memory: KVMemory = "auto"
-    preset: str | SpeedPreset = "exact"
+    preset: str | SpeedPreset | Mapping[str, Any] = "exact"
     keep: InitVar[KVMemory | None] = None
 
     def __post_init__(self, keep: KVMemory | None) -> None:
@@ -75,7 +75,7 @@ class StableFlow(OnPath):
         object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
-            make_policy(self.policy)
+            object.__setattr__(self, "policy", make_policy(self.policy))
         Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
 
     def speed(self) -> SpeedPreset:

@@ -20,7 +20,7 @@ class ShareKV:
 
     Args:
         layers: Indices in execution order.
-        blend: Weight, token mask and time window; the default replaces fully, everywhere, always.
+        blend: Weight and place, over flow time; the default replaces fully, everywhere, always.
         parts: Keys, values, or both.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.

@@ -115,18 +115,13 @@ class StableFlow(OnPath):
         return [*held, ReuseResidual(self._others(run), self._spared(run))]
 
     def _intervention(self, run: Run, hold: Hold) -> Intervention:
-        layers, blend = resolve_layers(self.model, hold.layers), Blend(hold.weight, self._tokens(run, hold))
-        store = run.source.store
-        return ShareKV(layers, blend, hold.parts) if store is None else InjectKV(layers, store, blend, hold.parts)
-
-    def _tokens(self, run: Run, hold: Hold) -> Float[Tensor, "*edits token_rows token_columns"] | None:
-        """The amount of a hold at every image token; every token that the region touches is inside."""
+        layers, store = resolve_layers(self.model, hold.layers), run.source.store
         if hold.where == "everywhere" or run.region is None:
-            return self.token_mask
-        made, side = run.source.fingerprint, self.model.pixel_multiple
-        grid = made.height // side, made.width // side
-        where = run.whole_region if hold.where == "inside" else ~run.whole_region
-        return where.tokens(grid).reshape(-1, *grid)
+            blend = Blend(hold.weight, self.token_mask)
+        else:  # every token that the region touches is inside
+            inside = run.whole_region
+            blend = Blend(hold.weight, region=inside if hold.where == "inside" else ~inside)
+        return ShareKV(layers, blend, hold.parts) if store is None else InjectKV(layers, store, blend, hold.parts)
 
     def _others(self, run: Run) -> list[int]:
         held = {layer for hold in self.plan(run).hold for layer in resolve_layers(self.model, hold.layers)}

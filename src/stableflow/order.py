@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stableflow.checks import LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
+from stableflow.editing.fingerprint import digest
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.where import check_where
 from stableflow.errors import FingerprintError, InputError, unknown_name
 from stableflow.flow.integrate import Callback
-from stableflow.flow.solvers import make_solver
+from stableflow.flow.solvers import describe_solver, make_solver
 from stableflow.images import prepare
 from stableflow.models.base import FlowModel
 
@@ -155,6 +156,38 @@ class Order(BaseModel):
             source.fingerprint.require(image=self.image_digest)
         return source
 
+    def require_session(self, editor: Editor, source: Source, *, where: str) -> None:
+        """Raise unless a saved source is the one that this order would make, as far as the order says.
+
+        Raises:
+            FingerprintError: Names every difference: the picture, the prompt, steps, size, guidance and so on.
+            InputError: One is drawn and the other is not.
+        """
+        made = source.fingerprint
+        if (self.image is None) != (made.image is None):
+            raise InputError(
+                f"The session in {where} is of a {'drawn' if self.image else 'real'} picture; see --image."
+            )
+        asked: dict[str, Any] = {
+            "prompt": self.prompt, "seed": self.seed, "num_steps": self.steps, "guidance_scale": self.guidance,
+            "inversion": self.inversion, "nudge_scale": self.nudge,
+            "solver": None if self.solver is None else describe_solver(make_solver(self.solver)),
+        }  # fmt: skip
+        if self.image is not None:
+            model = editor.model
+            picture = prepare(
+                self.image, multiple=model.pixel_multiple, max_side=max(model.default_size), height=self.height,
+                width=self.width,
+            )  # fmt: skip
+            asked |= {"image": digest(picture.pixels), "picture": picture.content_size}
+            if self.preset is not None or "preset" in self.set:
+                speed = editor.speed()
+                asked["num_steps"] = self.steps or speed.num_steps
+                asked["inversion"] = self.inversion or speed.inversion
+        else:
+            asked |= {"height": self.height, "width": self.width}
+        source.fingerprint.require(**{name: value for name, value in asked.items() if value is not None})
+
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
         return editor.edit(source, self.to, region=self.region, exact=self.exact, callback=callback)
@@ -232,7 +265,9 @@ def require_repeated(order: Order, source: Source) -> None:
     made = source.fingerprint.as_json()
     names = [name for name in order.expected if name in made and name not in ("model", "layers")]
     differences = [
-        f"{name} was {order.expected[name]!r} and is {made[name]!r}" for name in names if order.expected[name] != made[name]
+        f"{name} was {order.expected[name]!r} and is {made[name]!r}"
+        for name in names
+        if order.expected[name] != made[name]
     ]
     if differences:
         raise FingerprintError(

@@ -9,7 +9,7 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stableflow.cli import bench, doctor, edit, invert, maps, scenes, train, vital
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, scenes, train, vital
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
 FAILED, USAGE = 1, 2
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("edit")(edit.edit)
 app.command("invert")(invert.invert)
+app.command("editors")(editors.editors)
 app.add_typer(vital.app, name="vital")
 app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)

@@ -17,6 +17,11 @@ class Format(StrEnum):
     json = "json"
 
 
+def shown(text: str) -> str:
+    """Return text of strangers for a terminal: control characters and escapes are shown, not obeyed."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class Reporter:
     """Talks to the user on stderr, so that stdout holds the result alone."""
 

@@ -83,4 +83,4 @@ def _from_json(values: Mapping[str, Any]) -> Policy:
             hold["weight"] = as_schedule(hold.get("weight", 1.0))
         return Policy(tuple(Hold(**hold) for hold in holds), as_schedule(values.get("pin", 0.0)))
     except (TypeError, ValueError) as error:
-        raise InputError(f"This is no policy: {error}. It is hold = [layers, parts, where, weight], and pin.") from error
+        raise InputError(f"This is no policy: {error}. It has hold (layers, parts, where, weight) and pin.") from error

@@ -70,7 +70,7 @@ class StableFlow(OnPath):
     def __post_init__(self, keep: KVMemory | None) -> None:
         super().__post_init__()
         if keep is not None:
-            warnings.warn("StableFlow(kv_memory=) is now kv_memory=; the old name goes in the next version.", stacklevel=3)
+            warnings.warn("StableFlow(keep=) is called kv_memory= now; the old name goes next version.", stacklevel=3)
             object.__setattr__(self, "kv_memory", keep)
         object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
         object.__setattr__(self, "preset", make_preset(self.preset))

@@ -29,7 +29,7 @@ import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import common, flux2, qwen_image, sd3, z_image
+from stableflow.models import flux2, qwen_image, sd3, watch, z_image
 from stableflow.models.base import ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
 from stableflow.models.prompts import split_words
@@ -81,9 +81,9 @@ def swapped_streams(args, kwargs):
         ("SD3", sd3, "branch_tensors", lambda conditioning, branch: given(conditioning, "conditional"), "sampling"),
         ("Qwen-Image", qwen_image, "_renormalised", lambda guided, conditional, scale: guided, "sampling"),
         ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
-        ("Qwen-Image", common, "_bias", lambda mask: None, "attention"),
-        ("Chroma", common, "_bias", lambda mask: None, "attention"),
-        ("Bria", common, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
+        ("Qwen-Image", watch, "_bias", lambda mask: None, "attention"),
+        ("Chroma", watch, "_bias", lambda mask: None, "attention"),
+        ("Bria", watch, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
     ],
     ids=[
         "streams swapped",

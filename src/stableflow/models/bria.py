@@ -10,32 +10,21 @@ from torch import Tensor
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
-from stableflow.models.base import Conditioning, Guidance, Intervention, Kind, Layer, TokenLayout, Word
-from stableflow.models.common import (
-    PATCH,
-    TIMESTEPS,
+from stableflow.models.base import Conditioning, Guidance, Word
+from stableflow.models.checkpoint import checkpoint_digest, execution_device, modifications_of
+from stableflow.models.checks import (
     check_multiple,
     check_num_steps,
     check_open_to_interventions,
     check_scheduler,
     checked_text_length,
-    checkpoint_digest,
-    even_sigmas,
-    execution_device,
-    flow_times,
-    grid_positions,
-    modifications_of,
-    pack,
-    projections_of,
-    shift_for,
-    text_and_image,
-    unpack,
-    vae_decode,
-    vae_encode,
-    watch_text_first,
 )
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.hooks import Intervention, Kind, Layer, TokenLayout
+from stableflow.models.latents import PATCH, grid_positions, pack, unpack, vae_decode, vae_encode
 from stableflow.models.prompts import split_words, warn_about_lost_text
+from stableflow.models.times import TIMESTEPS, even_sigmas, flow_times, shift_for
+from stableflow.models.watch import projections_of, text_and_image, watch_text_first
 from stableflow.types import Images, Latents
 
 DEFAULT_TEXT, LONGEST_TEXT = 128, 512

@@ -9,43 +9,15 @@ import torch
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
-from stableflow.models.base import (
-    Branch,
-    Conditioning,
-    Guidance,
-    Intervention,
-    Kind,
-    Layer,
-    TokenLayout,
-    Word,
-)
-from stableflow.models.common import (
-    PATCH,
-    TIMESTEPS,
-    check_multiple,
-    check_open_to_interventions,
-    check_scheduler,
-    checked_text_length,
-    checkpoint_digest,
-    compute_dtype,
-    default_side,
-    even_sigmas,
-    execution_device,
-    flow_times,
-    grid_positions,
-    joint_stream,
-    modifications_of,
-    pack,
-    projections_of,
-    shift_for,
-    text_and_image,
-    unpack,
-    vae_decode,
-    vae_encode,
-    watch_text_first,
-)
+from stableflow.models.base import Conditioning, Guidance, Word
+from stableflow.models.checkpoint import checkpoint_digest, compute_dtype, execution_device, modifications_of
+from stableflow.models.checks import check_multiple, check_open_to_interventions, check_scheduler, checked_text_length
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.hooks import Branch, Intervention, Kind, Layer, TokenLayout
+from stableflow.models.latents import PATCH, default_side, grid_positions, pack, unpack, vae_decode, vae_encode
 from stableflow.models.prompts import split_words, warn_about_lost_text
+from stableflow.models.times import TIMESTEPS, even_sigmas, flow_times, shift_for
+from stableflow.models.watch import joint_stream, projections_of, text_and_image, watch_text_first
 from stableflow.types import Images, Latents
 
 LONGEST_TEXT = 512

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.errors import InputError
-from stableflow.models.base import Branch, Conditioning, Guidance
+from stableflow.models.base import Conditioning, Guidance
+from stableflow.models.hooks import Branch
 
 NEGATIVE = "negative_"  # what the names of a negative prompt's tensors start with
 UNGUIDED = 1.0  # up to this scale the negative prompt has no say, as in the pipelines

@@ -12,36 +12,21 @@ from torch import Tensor
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
-from stableflow.models.base import (
-    AttentionObserver,
-    Conditioning,
-    Guidance,
-    Intervention,
-    Layer,
-    TokenLayout,
-    Word,
-)
-from stableflow.models.common import (
-    TIMESTEPS,
+from stableflow.models.base import Conditioning, Guidance, Word
+from stableflow.models.checkpoint import checkpoint_digest, compute_dtype, execution_device, modifications_of
+from stableflow.models.checks import (
     check_multiple,
     check_num_steps,
     check_open_to_interventions,
     check_scheduler,
     checked_text_length,
-    checkpoint_digest,
-    compute_dtype,
-    execution_device,
-    flow_times,
-    modifications_of,
-    projections_of,
-    shift_for,
-    text_and_image,
-    vae_decode,
-    vae_encode,
-    watch_streams,
 )
 from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.hooks import AttentionObserver, Intervention, Layer, TokenLayout
+from stableflow.models.latents import vae_decode, vae_encode
 from stableflow.models.prompts import join_words, tokens_of_words, warn_about_lost_text
+from stableflow.models.times import TIMESTEPS, flow_times, shift_for
+from stableflow.models.watch import projections_of, text_and_image, watch_streams
 from stableflow.types import Images, Latents
 
 DEFAULT_TEXT, LONGEST_TEXT = 256, 512  # T5 tokens; CLIP's own come before them

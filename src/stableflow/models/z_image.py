@@ -13,35 +13,21 @@ from torch.nn.utils.rnn import pad_sequence
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
-from stableflow.models.base import (
-    Branch,
-    Conditioning,
-    Guidance,
-    Intervention,
-    Layer,
-    TokenLayout,
-)
-from stableflow.models.common import (
-    PATCH,
-    TIMESTEPS,
+from stableflow.models.base import Conditioning, Guidance
+from stableflow.models.checkpoint import checkpoint_digest, compute_dtype, execution_device, modifications_of
+from stableflow.models.checks import (
     check_multiple,
     check_num_steps,
     check_open_to_interventions,
     check_scheduler,
     checked_text_length,
-    checkpoint_digest,
-    compute_dtype,
-    default_side,
-    execution_device,
-    flow_times,
-    modifications_of,
-    projections_of,
-    shift_for,
-    vae_decode,
-    vae_encode,
 )
 from stableflow.models.guidance import UNGUIDED, branch_tensors, branches_for, scale_rows
+from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
+from stableflow.models.latents import PATCH, default_side, vae_decode, vae_encode
 from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.times import TIMESTEPS, flow_times, shift_for
+from stableflow.models.watch import projections_of
 from stableflow.types import Images, Latents
 
 LONGEST_TEXT = 512

@@ -22,8 +22,8 @@ from stableflow.editing.stable_flow import StableFlow
 from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
 from stableflow.interventions import InjectKV, KVStore, RecordKV
-from stableflow.models.common import pack
 from stableflow.models.flux import FluxModel
+from stableflow.models.latents import pack
 
 PROMPT = "a white cat sitting on the grass at noon"
 EDITS = ("a white cat standing on the grass at noon", "a white cat sitting on the beach at noon")

@@ -19,11 +19,12 @@ from stableflow.models.checks import (
     check_scheduler,
     checked_text_length,
 )
-from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.common import even_sigmas, guide, split_words, unpack, vae_decode, vae_encode
+from stableflow.models.guidance import branch_tensors, branches_for, scale_rows
 from stableflow.models.hooks import Intervention, Kind, Layer, TokenLayout
-from stableflow.models.latents import PATCH, grid_positions, pack, unpack, vae_decode, vae_encode
-from stableflow.models.prompts import split_words, warn_about_lost_text
-from stableflow.models.times import TIMESTEPS, even_sigmas, flow_times, shift_for
+from stableflow.models.latents import PATCH, grid_positions, pack
+from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.times import TIMESTEPS, flow_times, shift_for
 from stableflow.models.watch import projections_of, text_and_image, watch_text_first
 from stableflow.types import Images, Latents
 

@@ -45,6 +45,12 @@ def check_multiple(name: str, height: int, width: int, multiple: int) -> None:
         )
 
 
+def check_side(name: str, height: int, width: int, longest: int | None) -> None:
+    """Raise InputError if a side is longer than the transformer's positions reach."""
+    if longest is not None and max(height, width) > longest:
+        raise InputError(f"{name!r} has positions up to {longest} pixels a side, got {height}x{width}.")
+
+
 def _nearest(side: int, multiple: int) -> int:
     return max(multiple, math.floor(side / multiple + 0.5) * multiple)
 

@@ -1,13 +1,15 @@
-"""Which class reads which pipeline: one line a family."""
+"""Which family reads which pipeline: one line a family."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from stableflow.models.base import FlowModel
 from stableflow.models.bria import BriaModel
 from stableflow.models.chroma import ChromaModel
-from stableflow.models.flux import FluxModel
+from stableflow.models.flux import FLUX
 from stableflow.models.flux2 import Flux2Model
+from stableflow.models.model import DiffusersModel
 from stableflow.models.qwen_image import QwenImageModel
 from stableflow.models.sd3 import SD3Model
 from stableflow.models.z_image import ZImageModel
@@ -16,8 +18,9 @@ from stableflow.registry import Registry
 FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 """From the `_class_name` of a model_index.json to the model over such a pipeline."""
 
-FAMILIES.register("FluxPipeline")(FluxModel)
-FAMILIES.register("FluxKontextPipeline")(FluxModel)  # without a reference picture
+for _family in (FLUX,):
+    for _pipeline in _family.pipelines:
+        FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
 FAMILIES.register("BriaPipeline")(BriaModel)
 FAMILIES.register("ChromaPipeline")(ChromaModel)
 FAMILIES.register("Flux2Pipeline")(Flux2Model)
@@ -39,5 +42,5 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
         UnknownNameError: No family reads this class of pipeline.
     """
     family = FAMILIES[type(pipeline).__name__]
-    name = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
-    return family(pipeline, name=name, max_sequence_length=max_sequence_length)
+    known_as: str = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
+    return family(pipeline, name=known_as, max_sequence_length=max_sequence_length)

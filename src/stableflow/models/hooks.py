@@ -52,7 +52,7 @@ class TokenLayout:
         if stream not in self.joint_start:
             raise InterventionError(
                 f"This model's family does not say where its {stream} tokens are in joint attention, so attention "
-                "cannot be captured. Set joint_start in the TokenLayout that its velocity makes."
+                "cannot be captured: joint_start lacks them. Name the stream in the `order` of its Family."
             )
         length = self.text_tokens if stream == "text" else self.image_tokens
         return slice(self.joint_start[stream], self.joint_start[stream] + length)

@@ -1,5 +1,7 @@
 """Between pictures, latents and the tokens that a transformer takes."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,34 +21,48 @@ def default_side(vae: Any) -> int:
     return vae.config.get("sample_size") or USUAL_SIDE
 
 
-def vae_encode(vae: Any, images: Images, device: torch.device) -> Latents:
-    """Return the mean, shifted and scaled, float32."""
-    latents = vae.encode(images.to(device, vae.dtype) * 2 - 1).latent_dist.mode()
+@dataclass(frozen=True)
+class Autoencoder:
+    """How pictures in [-1, 1] become latents, and latents pictures.
+
+    Args:
+        encode: From (vae, pictures on its device and in its type) to the mean, shifted and scaled, float32.
+        decode: From (vae, float32 latents, device) to pictures.
+    """
+
+    encode: Callable[[Any, Images], Latents]
+    decode: Callable[[Any, Latents, torch.device], Images]
+
+
+def _encode(vae: Any, pictures: Images) -> Latents:
+    latents = vae.encode(pictures).latent_dist.mode()
     return (latents.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
 
 
-def vae_decode(vae: Any, latents: Latents, device: torch.device) -> Images:
-    """Return images in [0, 1], float32."""
+def _decode(vae: Any, latents: Latents, device: torch.device) -> Images:
     unscaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-    images = vae.decode(unscaled.to(device, vae.dtype), return_dict=False)[0]
-    return (images.float() / 2 + 0.5).clamp(0, 1)
+    return vae.decode(unscaled.to(device, vae.dtype), return_dict=False)[0]
 
 
-def pack(latents: Latents) -> Float[Tensor, "batch image_tokens dim"]:
-    """Return one token for every 2 x 2 latent pixels, row by row."""
+VAE = Autoencoder(_encode, _decode)
+"""The usual one, with one shift and one scale for all channels."""
+
+
+def pack(latents: Latents, patch: int = PATCH) -> Float[Tensor, "batch image_tokens dim"]:
+    """Return one token for every patch x patch latent pixels, row by row."""
     return rearrange(
-        latents, "batch channels (rows p) (columns q) -> batch (rows columns) (channels p q)", p=PATCH, q=PATCH
+        latents, "batch channels (rows p) (columns q) -> batch (rows columns) (channels p q)", p=patch, q=patch
     )
 
 
-def unpack(tokens: Float[Tensor, "batch image_tokens dim"], rows: int) -> Latents:
+def unpack(tokens: Float[Tensor, "batch image_tokens dim"], rows: int, patch: int = PATCH) -> Latents:
     """Undo `pack` on a grid of so many rows of tokens."""
     return rearrange(
         tokens,
         "batch (rows columns) (channels p q) -> batch channels (rows p) (columns q)",
         rows=rows,
-        p=PATCH,
-        q=PATCH,
+        p=patch,
+        q=patch,
     )
 
 
@@ -54,3 +70,11 @@ def grid_positions(layout: TokenLayout) -> Int[Tensor, "image_tokens 3"]:
     """Return position ids (0, row, column), one an image token."""
     rows, columns = torch.meshgrid(torch.arange(layout.image_rows), torch.arange(layout.image_columns), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
+
+
+def joint_positions(layout: TokenLayout, like: Tensor) -> dict[str, Tensor]:
+    """Return FLUX's position ids by the transformer's names: text has none, an image token its row and column."""
+    return {
+        "txt_ids": like.new_zeros(layout.text_tokens, 3),
+        "img_ids": grid_positions(layout).to(like.device, like.dtype),
+    }

@@ -15,11 +15,12 @@ from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import Conditioning, Guidance, Word
 from stableflow.models.checkpoint import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.models.checks import check_multiple, check_open_to_interventions, check_scheduler, checked_text_length
-from stableflow.models.guidance import UNGUIDED, branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.common import even_sigmas, guide, split_words, unpack
+from stableflow.models.guidance import UNGUIDED, branch_tensors, branches_for, scale_rows
 from stableflow.models.hooks import AttentionObserver, Branch, Intervention, Layer, TokenLayout
-from stableflow.models.latents import PATCH, default_side, pack, unpack
-from stableflow.models.prompts import split_words, warn_about_lost_text
-from stableflow.models.times import TIMESTEPS, even_sigmas, flow_times, shift_for
+from stableflow.models.latents import PATCH, default_side, pack
+from stableflow.models.prompts import warn_about_lost_text
+from stableflow.models.times import TIMESTEPS, flow_times, shift_for
 from stableflow.models.watch import projections_of, text_and_image, watch_streams
 from stableflow.types import Images, Latents
 

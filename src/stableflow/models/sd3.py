@@ -21,10 +21,10 @@ from stableflow.models.checks import (
     check_scheduler,
     checked_text_length,
 )
-from stableflow.models.guidance import branch_tensors, branches_for, guide, scale_rows
+from stableflow.models.common import guide, join_words, tokens_of_words, vae_decode, vae_encode
+from stableflow.models.guidance import branch_tensors, branches_for, scale_rows
 from stableflow.models.hooks import AttentionObserver, Intervention, Layer, TokenLayout
-from stableflow.models.latents import vae_decode, vae_encode
-from stableflow.models.prompts import join_words, tokens_of_words, warn_about_lost_text
+from stableflow.models.prompts import warn_about_lost_text
 from stableflow.models.times import TIMESTEPS, flow_times, shift_for
 from stableflow.models.watch import projections_of, text_and_image, watch_streams
 from stableflow.types import Images, Latents

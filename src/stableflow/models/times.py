@@ -9,7 +9,6 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.checks import check_num_steps
 
 TIMESTEPS = 1000  # diffusers' `timestep` is t * 1000
 
@@ -52,5 +51,9 @@ def flow_times(
 
 def even_sigmas(num_steps: int) -> Sequence[float]:
     """Return 1 ... 1 / num_steps, which most pipelines start from."""
-    check_num_steps(num_steps)
     return np.linspace(1.0, 1 / num_steps, num_steps).tolist()
+
+
+def shifted_by_size(scheduler: Any, num_steps: int, image_tokens: int) -> TimeGrid:
+    """The usual: even times, shifted by the number of image tokens."""
+    return flow_times(scheduler, num_steps, mu=shift_for(scheduler, image_tokens), sigmas=even_sigmas(num_steps))

@@ -14,6 +14,11 @@ from stableflow.errors import InterventionError
 from stableflow.models.hooks import AttentionObserver, Part, Projection, Stream
 
 
+def attention_of(block: Any) -> list[Any]:
+    """Return the attention of a block that has one, by diffusers' usual name."""
+    return [block.attn]
+
+
 def projections_of(attentions: Sequence[Any], index: int, part: Part) -> tuple[Projection, ...]:
     """Return `to_k` or `to_v` of the attention modules of layer `index`.
 

@@ -22,9 +22,10 @@ from stableflow.models.checks import (
     check_scheduler,
     checked_text_length,
 )
+from stableflow.models.common import vae_decode, vae_encode
 from stableflow.models.guidance import UNGUIDED, branch_tensors, branches_for, scale_rows
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
-from stableflow.models.latents import PATCH, default_side, vae_decode, vae_encode
+from stableflow.models.latents import PATCH, default_side
 from stableflow.models.prompts import warn_about_lost_text
 from stableflow.models.times import TIMESTEPS, flow_times, shift_for
 from stableflow.models.watch import projections_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from stableflow.models.base import FlowModel
 from stableflow.models.bria import BriaModel
-from stableflow.models.chroma import ChromaModel
+from stableflow.models.chroma import CHROMA
 from stableflow.models.flux import FLUX
 from stableflow.models.flux2 import Flux2Model
 from stableflow.models.model import DiffusersModel
@@ -18,11 +18,13 @@ from stableflow.registry import Registry
 FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 """From the `_class_name` of a model_index.json to the model over such a pipeline."""
 
-for _family in (FLUX,):
+for _family in (
+    FLUX,
+    CHROMA,
+):
     for _pipeline in _family.pipelines:
         FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
 FAMILIES.register("BriaPipeline")(BriaModel)
-FAMILIES.register("ChromaPipeline")(ChromaModel)
 FAMILIES.register("Flux2Pipeline")(Flux2Model)
 FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
 FAMILIES.register("QwenImagePipeline")(QwenImageModel)

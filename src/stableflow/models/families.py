@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from stableflow.models.base import FlowModel
-from stableflow.models.bria import BriaModel
+from stableflow.models.bria import BRIA
 from stableflow.models.chroma import CHROMA
 from stableflow.models.flux import FLUX
 from stableflow.models.flux2 import Flux2Model
@@ -20,11 +20,11 @@ FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
 
 for _family in (
     FLUX,
+    BRIA,
     CHROMA,
 ):
     for _pipeline in _family.pipelines:
         FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
-FAMILIES.register("BriaPipeline")(BriaModel)
 FAMILIES.register("Flux2Pipeline")(Flux2Model)
 FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
 FAMILIES.register("QwenImagePipeline")(QwenImageModel)

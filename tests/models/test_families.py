@@ -32,7 +32,7 @@ import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import families, flux2, qwen_image, sd3, watch, z_image
+from stableflow.models import families, flux2, guidance, qwen_image, watch, z_image
 from stableflow.models.base import AttentionHook, ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
 from stableflow.models.model import DiffusersModel
@@ -81,13 +81,11 @@ def swapped_streams(args, kwargs):
     [
         (
             "SD3",
-            sd3,
+            guidance,
             "branch_tensors",
             lambda conditioning, branch: given(conditioning, "conditional"),
             "sampling",
         ),
-        ("SD3", sd3, "text_and_image", swapped_streams, "bypass"),
-        ("SD3.5-medium", sd3, "_attentions", lambda block: [block.attn], "sealed"),
         ("Qwen-Image", qwen_image, "_renormalised", lambda guided, conditional, scale: guided, "sampling"),
         ("FLUX.2-klein", flux2, "_fused_projections", lambda attention, part: fused(attention, "value"), "sealed"),
         ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
@@ -97,8 +95,6 @@ def swapped_streams(args, kwargs):
     ],
     ids=[
         "branch mistaken",
-        "streams swapped",
-        "attention forgotten",
         "norm left",
         "values for keys",
         "padding read",
@@ -129,6 +125,8 @@ def padding_read(right):
 @pytest.mark.parametrize(
     ("name", "wrong", "noticed_by"),
     [
+        ("SD3", with_blocks(identity=swapped_streams), "bypass"),
+        ("SD3.5-medium", with_blocks(attentions=lambda block: [block.attn]), "sealed"),
         (
             "FLUX.1",
             lambda right: {"inputs": lambda given: right.inputs(replace(given, guidance=2 * given.guidance))},
@@ -136,6 +134,8 @@ def padding_read(right):
         ),
     ],
     ids=[
+        "streams swapped",
+        "attention forgotten",
         "scale doubled",
     ],
 )

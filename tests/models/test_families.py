@@ -32,7 +32,7 @@ import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import families, flux2, guidance, qwen_image, watch, z_image
+from stableflow.models import families, flux2, guidance, watch, z_image
 from stableflow.models.base import AttentionHook, ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
 from stableflow.models.model import DiffusersModel
@@ -86,7 +86,6 @@ def swapped_streams(args, kwargs):
             lambda conditioning, branch: given(conditioning, "conditional"),
             "sampling",
         ),
-        ("Qwen-Image", qwen_image, "_renormalised", lambda guided, conditional, scale: guided, "sampling"),
         ("FLUX.2-klein", flux2, "_fused_projections", lambda attention, part: fused(attention, "value"), "sealed"),
         ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
         ("Qwen-Image", watch, "_bias", lambda mask: None, "attention"),
@@ -95,7 +94,6 @@ def swapped_streams(args, kwargs):
     ],
     ids=[
         "branch mistaken",
-        "norm left",
         "values for keys",
         "padding read",
         "mask forgotten",
@@ -127,6 +125,7 @@ def padding_read(right):
     [
         ("SD3", with_blocks(identity=swapped_streams), "bypass"),
         ("SD3.5-medium", with_blocks(attentions=lambda block: [block.attn]), "sealed"),
+        ("Qwen-Image", lambda right: {"combine": guide}, "sampling"),
         (
             "FLUX.1",
             lambda right: {"inputs": lambda given: right.inputs(replace(given, guidance=2 * given.guidance))},
@@ -136,6 +135,7 @@ def padding_read(right):
     ids=[
         "streams swapped",
         "attention forgotten",
+        "norm left",
         "scale doubled",
     ],
 )

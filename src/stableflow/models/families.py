@@ -10,7 +10,7 @@ from stableflow.models.chroma import CHROMA
 from stableflow.models.flux import FLUX
 from stableflow.models.flux2 import Flux2Model
 from stableflow.models.model import DiffusersModel
-from stableflow.models.qwen_image import QwenImageModel
+from stableflow.models.qwen_image import QWEN_IMAGE
 from stableflow.models.sd3 import SD3
 from stableflow.models.z_image import ZImageModel
 from stableflow.registry import Registry
@@ -22,13 +22,13 @@ for _family in (
     FLUX,
     BRIA,
     CHROMA,
+    QWEN_IMAGE,
     SD3,
 ):
     for _pipeline in _family.pipelines:
         FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
 FAMILIES.register("Flux2Pipeline")(Flux2Model)
 FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
-FAMILIES.register("QwenImagePipeline")(QwenImageModel)
 FAMILIES.register("ZImagePipeline")(ZImageModel)
 
 

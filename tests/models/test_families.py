@@ -32,13 +32,13 @@ import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import families, flux2, guidance, watch, z_image
+from stableflow.models import families, guidance, watch, z_image
 from stableflow.models.base import AttentionHook, ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
 from stableflow.models.model import DiffusersModel
 from stableflow.models.prompts import Reader, split_words
 
-fused, given = flux2._fused_projections, branch_tensors
+given = branch_tensors
 CONFIGS = {"FirstBlockCache": FirstBlockCacheConfig(threshold=0.2), "TaylorSeer": TaylorSeerCacheConfig()}
 
 
@@ -86,20 +86,12 @@ def swapped_streams(args, kwargs):
             lambda conditioning, branch: given(conditioning, "conditional"),
             "sampling",
         ),
-        ("FLUX.2-klein", flux2, "_fused_projections", lambda attention, part: fused(attention, "value"), "sealed"),
         ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
         ("Qwen-Image", watch, "_bias", lambda mask: None, "attention"),
         ("Chroma", watch, "_bias", lambda mask: None, "attention"),
         ("Bria", watch, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
     ],
-    ids=[
-        "branch mistaken",
-        "values for keys",
-        "padding read",
-        "mask forgotten",
-        "bias forgotten",
-        "positions forgotten",
-    ],
+    ids=["branch mistaken", "padding read", "mask forgotten", "bias forgotten", "positions forgotten"],
 )
 def test_the_suite_notices_mistakes(monkeypatch, name, module, function, wrong, noticed_by):
     monkeypatch.setattr(module, function, wrong)
@@ -125,6 +117,7 @@ def padding_read(right):
     [
         ("SD3", with_blocks(identity=swapped_streams), "bypass"),
         ("SD3.5-medium", with_blocks(attentions=lambda block: [block.attn]), "sealed"),
+        ("FLUX.2-klein", values_for_keys, "sealed"),
         ("Qwen-Image", lambda right: {"combine": guide}, "sampling"),
         (
             "FLUX.1",
@@ -135,6 +128,7 @@ def padding_read(right):
     ids=[
         "streams swapped",
         "attention forgotten",
+        "values for keys",
         "norm left",
         "scale doubled",
     ],

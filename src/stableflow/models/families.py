@@ -8,7 +8,7 @@ from stableflow.models.base import FlowModel
 from stableflow.models.bria import BRIA
 from stableflow.models.chroma import CHROMA
 from stableflow.models.flux import FLUX
-from stableflow.models.flux2 import Flux2Model
+from stableflow.models.flux2 import FLUX2
 from stableflow.models.model import DiffusersModel
 from stableflow.models.qwen_image import QWEN_IMAGE
 from stableflow.models.sd3 import SD3
@@ -22,13 +22,12 @@ for _family in (
     FLUX,
     BRIA,
     CHROMA,
+    FLUX2,
     QWEN_IMAGE,
     SD3,
 ):
     for _pipeline in _family.pipelines:
         FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
-FAMILIES.register("Flux2Pipeline")(Flux2Model)
-FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
 FAMILIES.register("ZImagePipeline")(ZImageModel)
 
 

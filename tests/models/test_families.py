@@ -32,7 +32,7 @@ import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import families, guidance, watch, z_image
+from stableflow.models import families, guidance, watch
 from stableflow.models.base import AttentionHook, ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
 from stableflow.models.model import DiffusersModel
@@ -86,12 +86,11 @@ def swapped_streams(args, kwargs):
             lambda conditioning, branch: given(conditioning, "conditional"),
             "sampling",
         ),
-        ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
         ("Qwen-Image", watch, "_bias", lambda mask: None, "attention"),
         ("Chroma", watch, "_bias", lambda mask: None, "attention"),
         ("Bria", watch, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
     ],
-    ids=["branch mistaken", "padding read", "mask forgotten", "bias forgotten", "positions forgotten"],
+    ids=["branch mistaken", "mask forgotten", "bias forgotten", "positions forgotten"],
 )
 def test_the_suite_notices_mistakes(monkeypatch, name, module, function, wrong, noticed_by):
     monkeypatch.setattr(module, function, wrong)
@@ -108,6 +107,10 @@ def values_for_keys(right):
     return with_blocks(projections=lambda attentions, index, part: own(attentions, index, "value"))(right)
 
 
+def scale_doubled(right):
+    return {"inputs": lambda given: right.inputs(replace(given, guidance=2 * given.guidance))}
+
+
 def padding_read(right):
     return {"inputs": lambda given: {**right.inputs(given), "cap_feats": list(given.tensors["caption"])}}
 
@@ -119,17 +122,15 @@ def padding_read(right):
         ("SD3.5-medium", with_blocks(attentions=lambda block: [block.attn]), "sealed"),
         ("FLUX.2-klein", values_for_keys, "sealed"),
         ("Qwen-Image", lambda right: {"combine": guide}, "sampling"),
-        (
-            "FLUX.1",
-            lambda right: {"inputs": lambda given: right.inputs(replace(given, guidance=2 * given.guidance))},
-            "sampling",
-        ),
+        ("Z-Image", padding_read, "batch"),
+        ("FLUX.1", scale_doubled, "sampling"),
     ],
     ids=[
         "streams swapped",
         "attention forgotten",
         "values for keys",
         "norm left",
+        "padding read",
         "scale doubled",
     ],
 )
@@ -323,7 +324,7 @@ def test_a_family_without_attention_is_refused_by_name():
     family, model, *_ = prepared("Z-Image")
     editor = sf.StableFlow(model, layers=[0])
     source = editor.generate(PROMPTS[0], seed=1, num_steps=1, height=family.size, width=family.size)
-    with pytest.raises(InterventionError, match="ZImageModel cannot show its attention yet"):
+    with pytest.raises(InterventionError, match="'Z-Image' cannot show its attention yet"):
         sf.attention(editor, source, PROMPTS[1:], points=[(5, 9)])
 
 

@@ -12,7 +12,7 @@ from stableflow.models.flux2 import FLUX2
 from stableflow.models.model import DiffusersModel
 from stableflow.models.qwen_image import QWEN_IMAGE
 from stableflow.models.sd3 import SD3
-from stableflow.models.z_image import ZImageModel
+from stableflow.models.z_image import Z_IMAGE
 from stableflow.registry import Registry
 
 FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
@@ -25,10 +25,10 @@ for _family in (
     FLUX2,
     QWEN_IMAGE,
     SD3,
+    Z_IMAGE,
 ):
     for _pipeline in _family.pipelines:
         FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
-FAMILIES.register("ZImagePipeline")(ZImageModel)
 
 
 def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:

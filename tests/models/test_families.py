@@ -1,7 +1,6 @@
 """What the families do beyond the conformance suite: two branches, second attentions, masks, and what is refused."""
 
 from dataclasses import replace
-from functools import partial
 
 import diffusers
 import pytest
@@ -35,7 +34,6 @@ from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
 from stableflow.models import families, guidance, watch
 from stableflow.models.base import AttentionHook, ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
-from stableflow.models.model import DiffusersModel
 from stableflow.models.prompts import Reader, split_words
 
 given = branch_tensors
@@ -136,9 +134,8 @@ def padding_read(right):
 )
 def test_the_suite_notices_a_wrong_declaration(monkeypatch, name, wrong, noticed_by):
     pipeline_class = type(pipeline_of(FAMILIES[name])).__name__
-    right = families.FAMILIES[pipeline_class].keywords["family"]
-    mistaken = partial(DiffusersModel, family=replace(right, **wrong(right)))
-    monkeypatch.setitem(families.FAMILIES._entries, pipeline_class, mistaken)
+    right = families.FAMILIES[pipeline_class]
+    monkeypatch.setitem(families.FAMILIES._entries, pipeline_class, replace(right, **wrong(right)))
     assert_noticed(name, noticed_by)
 
 
@@ -471,14 +468,18 @@ def test_every_editor_runs_under_classifier_free_guidance(name, editor):
 def test_gradients_reach_the_latents(name):
     """Through a guided pass; the usual velocity is the same one and keeps no graph."""
     family, model, latents, conditioning = prepared(name)
-    if not isinstance(model, DiffusersModel):
-        pytest.skip(f"{name} is no family value yet; ends when it is")
     latents.requires_grad_()
     velocity = model.velocity_with_grad(latents, T, conditioning, guidance_scale=family.guided[0])
     assert torch.equal(velocity, model.velocity(latents, T, conditioning, guidance_scale=family.guided[0]))
     assert not model.velocity(latents, T, conditioning, guidance_scale=family.guided[0]).requires_grad
     (gradient,) = torch.autograd.grad(velocity.square().sum(), latents)
     assert gradient.isfinite().all() and (gradient != 0).all()
+
+
+def test_a_pipeline_class_is_of_one_family():
+    assert all(name in family.pipelines for name, family in families.FAMILIES.items())
+    for family in set(families.FAMILIES.values()):
+        assert all(families.FAMILIES[name] is family for name in family.pipelines)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,12 +1,10 @@
 """Which family reads which pipeline: one line a family."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from stableflow.models.base import FlowModel
 from stableflow.models.bria import BRIA
 from stableflow.models.chroma import CHROMA
+from stableflow.models.family import Family
 from stableflow.models.flux import FLUX
 from stableflow.models.flux2 import FLUX2
 from stableflow.models.model import DiffusersModel
@@ -15,23 +13,15 @@ from stableflow.models.sd3 import SD3
 from stableflow.models.z_image import Z_IMAGE
 from stableflow.registry import Registry
 
-FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
-"""From the `_class_name` of a model_index.json to the model over such a pipeline."""
+FAMILIES: Registry[Family] = Registry("pipeline class")
+"""From the `_class_name` of a model_index.json to the family of such a pipeline."""
 
-for _family in (
-    FLUX,
-    BRIA,
-    CHROMA,
-    FLUX2,
-    QWEN_IMAGE,
-    SD3,
-    Z_IMAGE,
-):
+for _family in (FLUX, BRIA, CHROMA, FLUX2, QWEN_IMAGE, SD3, Z_IMAGE):
     for _pipeline in _family.pipelines:
-        FAMILIES.register(_pipeline)(partial(DiffusersModel, family=_family))
+        FAMILIES.register(_pipeline)(_family)
 
 
-def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:
+def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> DiffusersModel:
     """Return the model over a diffusers pipeline that is loaded already.
 
     Args:
@@ -44,4 +34,4 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
     """
     family = FAMILIES[type(pipeline).__name__]
     known_as: str = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
-    return family(pipeline, name=known_as, max_sequence_length=max_sequence_length)
+    return DiffusersModel(pipeline, family, name=known_as, max_sequence_length=max_sequence_length)

@@ -76,9 +76,7 @@ def random_flux(
         transformer=transformer.eval(),
     )
     pipeline.set_progress_bar_config(disable=True)
-    model = wrap(pipeline, name="random-flux", max_sequence_length=shape.text_tokens)
-    assert isinstance(model, DiffusersModel)
-    return model
+    return wrap(pipeline, name="random-flux", max_sequence_length=shape.text_tokens)
 
 
 def empty_transformer(shape: Shape) -> FluxTransformer2DModel:

@@ -450,7 +450,9 @@ def test_hooks_that_only_move_weights_are_no_hindrance():
     family = FAMILIES["FLUX.1"]
     pipeline = family.make()
     pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
-    with model_of(family, pipeline=pipeline).attach(RecordKV([0], KVStore())):
+    model = model_of(family, pipeline=pipeline)
+    assert model.dtype == torch.float32, "what it computes in, not what it stores"
+    with model.attach(RecordKV([0], KVStore())):
         pass
 
 

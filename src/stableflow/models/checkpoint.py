@@ -53,7 +53,8 @@ def compute_dtype(transformer: nn.Module) -> torch.dtype:
     diffusers' own answer asks every module for a hook by a failing attribute look-up, several times in a step;
     it is asked only where there is a hook.
     """
-    hooked = any("_diffusers_hook" in module.__dict__ for module in transformer.modules())
+    registries = (module.__dict__.get("_diffusers_hook") for module in transformer.modules())
+    hooked = any(registry is not None and registry.hooks for registry in registries)  # a step leaves an empty one
     first = next(transformer.parameters())
     if hooked or not first.is_floating_point() or getattr(transformer, "_keep_in_fp32_modules", None):
         return transformer.dtype  # pyright: ignore[reportReturnType]: a property of diffusers' models

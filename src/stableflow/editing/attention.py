@@ -195,8 +195,8 @@ def attention(
 def _checked_model(model: FlowModel) -> ShowsAttention:
     if not isinstance(model, ShowsAttention):
         raise InterventionError(
-            f"{type(model).__name__} cannot show its attention yet. Its file in stableflow/models needs `watch` on its "
-            "layers, `joint_start` in its TokenLayout, and `words`; see docs/extending.md."
+            f"{model.name!r} cannot show its attention yet: the `blocks` of its family in stableflow/models have no "
+            "`watch`; see docs/extending.md."
         )
     return model
 

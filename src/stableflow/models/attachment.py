@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stableflow.errors import InterventionError
-from stableflow.models.base import (
+from stableflow.models.gate import GatedHook
+from stableflow.models.hooks import (
     AttentionHook,
     BlockHook,
     Branch,
@@ -24,7 +25,6 @@ from stableflow.models.base import (
     ProjectionHook,
     TokenLayout,
 )
-from stableflow.models.gate import GatedHook
 
 
 class Attachment:

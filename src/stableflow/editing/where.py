@@ -2,19 +2,20 @@
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.editing.otsu import otsu_threshold
-from stableflow.errors import InputError, InterventionError, unknown_name
-from stableflow.interventions import AttentionMean, CaptureAttention
-from stableflow.models.base import ShowsAttention
+from stableflow.editing.passes import standard_noise
+from stableflow.errors import InputError, unknown_name
+from stableflow.models.base import Conditioning
 from stableflow.reading import short
 from stableflow.region import Region
 from stableflow.registry import Registry
@@ -29,8 +30,8 @@ Finder = Callable[["stableflow.editing.run.Run", str], Region]
 REGIONS: Registry[Finder] = Registry("kind of region")
 """From a kind to what makes a region of it: given the run and the details behind the colon."""
 
-LOOK_AT = (0.9, 0.75, 0.6, 0.45)
-"""Flow times at which the model is asked where something is: what a picture shows is settled early."""
+LOOK_AT = (0.6, 0.45, 0.3)
+"""Flow times at which the model is asked where something is; noisier ones find it less well (docs/log.md)."""
 
 
 def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region | None:
@@ -127,65 +128,45 @@ def of_points(run: "stableflow.editing.run.Run", details: str) -> Region:
 
 @REGIONS.register("word")
 def of_word(run: "stableflow.editing.run.Run", details: str) -> Region:
-    """Where the source's image looks at words of its prompt: "word:dog", "word:red hat". Found by attention."""
-    model = run.model
-    if not isinstance(model, ShowsAttention):
-        raise InterventionError(
-            "This model's family cannot show its attention, so a word's region cannot be found. Give a mask or a box."
-        )
-    wanted = details.lower().split()
-    words = model.words(run.source.conditioning.prompts[0])
-    texts = [word.text.lower() for word in words]
-    missing = [word for word in wanted if word not in texts]
+    """Where words of the source's prompt show: "word:dog", "word:red hat". Found by leaving them out."""
+    prompt, wanted = run.source.conditioning.prompts[0], re.findall(r"\w+", details.lower())
+    words = re.findall(r"\w+", prompt.lower())
+    missing = [word for word in wanted if word not in words]
     if missing or not wanted:
-        raise unknown_name("word of the source's prompt", missing[0] if missing else details, dict.fromkeys(texts))
-    tokens = sorted({token for word in words if word.text.lower() in wanted for token in word.tokens})
-    attention = _attention_to_text(run)[:, tokens].sum(-1)
-    return _of_tokens(run, attention)
+        raise unknown_name("word of the source's prompt", missing[0] if missing else details, dict.fromkeys(words))
+    without = re.sub(rf"\b({'|'.join(wanted)})\b", "", prompt, flags=re.IGNORECASE)
+    return _of_difference(run, run.model.encode_prompt([" ".join(without.split())]))
 
 
 @REGIONS.register("change")
 def of_change(run: "stableflow.editing.run.Run", details: str) -> Region:
-    """Where the edits' velocity differs from the source's; a region an edit."""
-    change = torch.zeros_like(run.rows(run.clean))
-    for t in LOOK_AT:
-        noisy = run.noised(t)
-        both = run.of_both(1.0, None)(torch.cat([noisy, run.rows(noisy)]), t)
-        change = change + (both[1:] - both[:1]).abs()
-    rows, columns = _grid(run)
-    cells = change.mean(1)
-    amounts = torch.nn.functional.adaptive_avg_pool2d(cells[:, None], (rows, columns))[:, 0]
-    return Region(torch.cat([_of_tokens(run, row.flatten()).amount for row in amounts]))
+    """Where the edits' prompts ask for something else than the source's; a region an edit."""
+    return _of_difference(run, run.edits)
 
 
 @REGIONS.register("foreground")
 def of_foreground(run: "stableflow.editing.run.Run", details: str) -> Region:
-    """What differs from the picture's border: Mahalanobis distance of latents to those of the outermost tokens."""
-    rows, columns = _grid(run)
-    cells = torch.nn.functional.adaptive_avg_pool2d(run.clean, (rows, columns))[0]
-    features = rearrange(cells, "channels y x -> y x channels").double()
-    edge = torch.ones(rows, columns, dtype=torch.bool)
-    edge[1:-1, 1:-1] = False
-    border = features[edge]
-    spread = torch.cov(border.T) + 1e-3 * torch.eye(border.shape[1], dtype=torch.float64)
-    away = features - border.mean(0)
-    distance = torch.einsum("y x c, c d, y x d -> y x", away, torch.linalg.inv(spread), away).sqrt()
-    return _of_tokens(run, distance.flatten().float())
+    """Where the source's prompt says more than an empty one: what it names."""
+    return _of_difference(run, run.model.encode_prompt([""]))
 
 
-def _attention_to_text(run: "stableflow.editing.run.Run") -> Float[Tensor, "image_tokens text_tokens"]:
-    """Mean attention of the source's image tokens to its text: layers with two streams, all heads, a few times."""
-    layers = [layer.index for layer in run.model.layers if layer.kind == "double"] or [0]
-    rows, columns = _grid(run)
-    made, side = run.source.fingerprint, run.model.pixel_multiple
-    points = [(x * side, y * side) for y in range(rows) for x in range(columns)]
-    kept = AttentionMean()
-    velocity = run.of_source(1.0)
-    with run.model.attach(CaptureAttention(layers, points, (made.height, made.width), kept)):
-        for t in LOOK_AT:
-            velocity(run.noised(t), t)
-    assert kept.layout is not None
-    return kept.mean().mean((0, 1))[0, :, 0, kept.layout.joint_span("text")]
+def _of_difference(run: "stableflow.editing.run.Run", others: Conditioning) -> Region:
+    """Tokens where |v(source's prompt) - v(other prompt)| is large, by Otsu's threshold; a row for each other prompt.
+
+    Both see the source's picture under one noise, at a few late times; the mean over channels and times is compared.
+
+    Source: the mask of DiffEdit (Couairon et al., ICLR 2023, arXiv:2210.11427), over velocities.
+    """
+    both, rows = Conditioning.concat([run.source.conditioning, others]), len(others)
+    generator = torch.Generator("cpu").manual_seed(0)
+    total: Tensor | float = 0.0
+    for t in LOOK_AT:
+        noise = standard_noise(generator, run.clean.shape, run.model.device)
+        noisy = ((1 - t) * run.clean + t * noise).expand(1 + rows, -1, -1, -1)
+        velocity = run.velocity(noisy, t, both, run.scale(None))
+        total = total + (velocity[1:] - velocity[:1]).abs().mean(1, keepdim=True)
+    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run))
+    return Region(torch.cat([_of_tokens(run, cell.flatten()).amount for cell in cells]))
 
 
 def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, " image_tokens"]) -> Region:

@@ -11,7 +11,6 @@ from torch import Tensor
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import Conditioning, Guidance, Word
-from stableflow.models.checkpoint import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.models.checks import (
     check_multiple,
     check_num_steps,
@@ -25,6 +24,7 @@ from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer
 from stableflow.models.prompts import split_words, warn_about_lost_text
 from stableflow.models.times import TIMESTEPS
+from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.types import Images, Latents
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stableflow.errors import LoadError
+from stableflow.files import replacing
 from stableflow.scenes import caption, random_keep, render_pil, sample_split
 from stableflow.training.tokens import tokenize
 
@@ -37,15 +39,32 @@ def scene_data(folder: Path, *, count: int, size: int, validation: bool = False,
     """
     split = "validation" if validation else "train"
     images_path, tokens_path = folder / f"{split}-{size}-{count}.npy", folder / f"{split}-{count}-tokens.npy"
-    if not (images_path.exists() and tokens_path.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
+    images, tokens = _drawn(images_path, count), _drawn(tokens_path, count)
+    if images is None or tokens is None:
         first = VALIDATION_SEED if validation else 0
         jobs = [(seed, size, validation) for seed in range(first, first + count)]
         with Pool(workers) as pool:
             drawn = pool.map(_draw, jobs, chunksize=250)
-        np.save(tokens_path, np.stack([tokens for _, tokens in drawn]))
-        np.save(images_path, np.stack([image for image, _ in drawn]))
-    return SceneData(np.load(images_path, mmap_mode="r"), torch.from_numpy(np.load(tokens_path)))
+        _write(tokens_path, np.stack([tokens for _, tokens in drawn]))
+        _write(images_path, np.stack([image for image, _ in drawn]))
+        images, tokens = _drawn(images_path, count), _drawn(tokens_path, count)
+    if images is None or tokens is None:
+        raise LoadError(f"{images_path} and {tokens_path} were written and cannot be read back. Is the disk sound?")
+    return SceneData(images, torch.from_numpy(np.array(tokens)))
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+
+
+def _drawn(path: Path, count: int) -> np.ndarray | None:
+    """What was drawn before; None where it is missing, cut off or of another number of scenes."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.ndim > 1 and len(values) == count else None
 
 
 def _draw(job: tuple[int, int, bool]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError
+from stableflow.files import replacing
 from stableflow.training.attention import PlainAttention
 from stableflow.training.data import SceneData
-from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
+from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, load_checked, step_generator
 from stableflow.training.network import Network, NetworkSettings, pack
 from stableflow.training.optimiser import Optimisers
 from stableflow.training.parallel import World, average, average_gradients
@@ -50,15 +51,18 @@ class FlowSettings:
 @torch.no_grad()
 def encode_all(autoencoder: Any, data: SceneData, path: Path, device: torch.device) -> Tensor:
     """Return all pictures as packed latents of deviation 1, float16; computed on the first call."""
-    if not path.exists():
+    kept = load_checked(path) if path.exists() else None
+    if not isinstance(kept, Tensor) or len(kept) != len(data.images):
         config, parts = autoencoder.config, []
         model = autoencoder.to(device, memory_format=torch.channels_last)
         for part in torch.arange(len(data.images)).split(100):
             with torch.autocast(device.type, torch.bfloat16):
                 mean = model.encode(data.pixels(part).to(device)).latent_dist.mean.float()
             parts.append(pack((mean - config.shift_factor) * config.scaling_factor).half().cpu())
-        torch.save(torch.cat(parts), path)
-    return torch.load(path, weights_only=True)
+        with replacing(path) as temporary:
+            torch.save(torch.cat(parts), temporary)
+        return torch.cat(parts)
+    return kept
 
 
 class FlowData:
@@ -167,4 +171,4 @@ def averaged_weights(folder: Path, stage: str, world: World) -> dict[str, Tensor
     found = sorted(folder.glob(f"{stage}.rank0of*.pt"))
     if not found:
         raise LoadError(f"{folder} holds no checkpoint of the {stage} stage; run that first.")
-    return torch.load(found[0], map_location=world.device, weights_only=True)["state"][1]
+    return load_checked(found[0], world.device)["state"][1]

@@ -1,6 +1,7 @@
 """What all stages share: schedules, deterministic batches, checkpoints, progress."""
 
 import logging
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stableflow.errors import LoadError
+from stableflow.files import replacing
 from stableflow.training.parallel import World, average_gradients, wait_for_all
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,22 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer, parameters: Sequence
     optimiser.step()
 
 
+def load_checked(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Return what `torch.save` wrote; tensors and plain values only, never code.
+
+    Raises:
+        LoadError: The file is damaged.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise LoadError(f"{path} is damaged ({_line(error)}). Delete it; the stage then makes it again.") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 class Checkpoint:
     """One file that holds where a stage stands; each process keeps its own, since optimiser states are sharded.
 
@@ -56,16 +75,20 @@ class Checkpoint:
         """Return the number of finished steps, after restoring them."""
         if not self._path.exists():
             return 0
-        kept = torch.load(self._path, map_location=self._world.device, weights_only=True)
-        self._restore(kept["state"])
-        return kept["step"]
+        kept = load_checked(self._path, self._world.device)
+        try:
+            self._restore(kept["state"])
+            return int(kept["step"])
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise LoadError(
+                f"{self._path} holds no checkpoint of this stage and recipe ({_line(error)}). Delete it to "
+                "start the stage again, or choose another folder."
+            ) from error
 
     def save(self, step: int) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        torch.save({"step": step, "state": self._state()}, temporary)
-        wait_for_all(self._world)
-        temporary.replace(self._path)
+        with replacing(self._path) as temporary:
+            torch.save({"step": step, "state": self._state()}, temporary)
+            wait_for_all(self._world)
 
 
 def fit(

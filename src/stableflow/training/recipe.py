@@ -2,13 +2,17 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import AutoencoderKL
 
 from stableflow.errors import LoadError, unknown_name
+from stableflow.files import check_writable, only_process
+from stableflow.models.devices import choose_device
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
 from stableflow.training.clip import ClipSettings, train_clip, zero_shot_accuracy
@@ -168,4 +172,10 @@ def run_stage(
         if missing:
             raise LoadError(f"{start} is no bundle: {', '.join(missing)} missing. Give a folder that holds all three.")
         recipe = dataclasses.replace(recipe, start=start)
-    STAGES[stage](folder, recipe, join_world(device))
+    device = choose_device(device)
+    alone = (
+        only_process(folder / f".{stage}.lock", f"the stage {stage}") if int(os.environ.get("RANK", "0")) == 0 else None
+    )
+    with alone or nullcontext():
+        check_writable(folder)
+        STAGES[stage](folder, recipe, join_world(device))

@@ -78,24 +78,29 @@ class StableFlow(OnPath):
             object.__setattr__(self, "policy", make_policy(self.policy))
         Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
 
+    @property
+    def chosen_layers(self) -> tuple[int, ...]:
+        """The layers by number."""
+        return resolve_layers(self.model, self.layers)
+
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
 
     def recording(self) -> Recording:
-        return Recording(tuple(self.layers), self.kv_memory, self.speed().kv_precision)
+        return Recording(self.chosen_layers, self.kv_memory, self.speed().kv_precision)
 
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
         if self.policy is not None:
             return make_policy(self.policy)
         weight = as_schedule(self.weight).within(*self.t_window)
-        outside = Hold("all" if isinstance(self.layers, VitalSet) else self.layers, where="outside", weight=weight)
+        outside = Hold("all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight)
         if self.strength is not None:
             dial = Schedule.constant((1 - self.strength) ** 2)
             if run.region is None:
                 return Policy((Hold("all", weight=dial),))
             return Policy((outside, Hold("all", where="inside", weight=dial)), pin=ALWAYS)
-        return Policy((Hold(self.layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
+        return Policy((Hold(self.chosen_layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
 
     def pinned(self, run: Run) -> Schedule:
         return self.plan(run).pin

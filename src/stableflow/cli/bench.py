@@ -16,9 +16,11 @@ from stableflow.benchmarks.datasets.pie_bench import load_pie_bench
 from stableflow.benchmarks.datasets.scenes import load_scenes
 from stableflow.benchmarks.judges import Judge, MetricJudge, SceneJudge
 from stableflow.benchmarks.pie_recipe import pie_judges
+from stableflow.benchmarks.records import check_job, check_records
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.settings import SETTINGS
 from stableflow.benchmarks.summary import failures, markdown, summarise
+from stableflow.checks import check_count
 from stableflow.cli import options as o
 from stableflow.cli.output import Format, Reporter
 from stableflow.errors import InputError, unknown_name
@@ -44,6 +46,7 @@ from stableflow.models.load import BUNDLED, bundled_path
 from stableflow.reports.figures import check_figures
 from stableflow.reports.page import Axes, write_page
 
+MOST_CASES = 100_000
 SCENES = ("scenes", "scenes-real")
 FILES = {"coco-nonrigid": load_coco_nonrigid, "pie-bench": load_pie_bench, "flowedit": load_flowedit_yaml}
 SCENE_AXES = (Axes("hidden_kept", "edited"), Axes("psnr", "edited"))
@@ -88,6 +91,11 @@ def bench(
     """Edit every case under every setting and judge the edits. Stopped at any time, the same command goes on."""
     reporter = Reporter(quiet=quiet, form=form)
     name = model or "tiny"
+    check_count("--ray", ray, 0, 1024)
+    if lpips is not None and not lpips.is_dir():
+        raise InputError(f"--lpips: there is no folder {lpips}.")
+    if data is not None and not data.exists():
+        raise InputError(f"--data: there is no file or folder {data}.")
     _cases(dataset, data, count)  # a bad data set is refused before a model is loaded
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     if ray and part.count > 1:
@@ -130,7 +138,8 @@ def report(
     if not (folder / "job.json").is_file():
         raise InputError(f"{folder} holds no benchmark: job.json is missing. `stableflow bench` makes one.")
     cells = Cells.open(folder)
-    records = [record for record in cells.values() if "setting" in record]
+    check_job(cells.job, str(folder / "job.json"))
+    records = check_records(cells.items(), str(folder))
     if not records:
         raise InputError(f"{folder} holds no record yet; run `stableflow bench` with --out {folder}.")
     order = {name: i for i, name in enumerate(cells.job["settings"])}
@@ -158,8 +167,7 @@ def open_benchmark(
 
 
 def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], list[Judge]]:
-    if count < 1:
-        raise InputError(f"--count must be 1 or more, got {count}.")
+    check_count("--count", count, 1, MOST_CASES)
     if dataset in SCENES:
         cases, edits = load_scenes(count, real=dataset == "scenes-real")
         return cases, [SceneJudge(edits, AttributeClassifier.load(bundled_path("classifier")))]

@@ -112,6 +112,8 @@ def layer_groups(editor: StableFlow, against: list[int] | None = None) -> dict[s
 def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
+        if any(abs(number) > 10**9 for number in numbers):
+            numbers = []
     except ValueError:
         numbers = []
     if not numbers or count not in (None, len(numbers)):

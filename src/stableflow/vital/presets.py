@@ -1,17 +1,19 @@
 """Published and measured vital sets, found by checkpoint and never by family."""
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
+from stableflow.checks import check_count
 from stableflow.errors import InputError
 from stableflow.models.base import FlowModel
+from stableflow.reading import parse_json, short
 from stableflow.vital.similarity import DEFAULT_ENCODER
 
 VITAL = "vital"
 PAPER_NUDGE_SCALE = 1.15
+LARGEST_LAYER = 10**9  # to tell a wrong number from no number
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, 
         if layers != VITAL:
             raise InputError(f"layers must be {VITAL!r} or a list of layer numbers, got {layers!r}.")
         return find_preset(model).layers
+    if isinstance(layers, (bytes, dict)) or not hasattr(layers, "__iter__"):
+        raise InputError(f"layers must be {VITAL!r} or a list of layer numbers, got {short(layers)}.")
     total = len(model.layers)
+    layers = [check_count(f"layers[{i}]", index, -LARGEST_LAYER) for i, index in enumerate(layers)]
     wrong = [index for index in layers if not 0 <= index < total]
     if wrong:
         raise InputError(
@@ -95,11 +100,11 @@ def all_presets() -> list[Preset]:
     """Read every preset that the package ships."""
     folder = resources.files("stableflow.vital") / "presets"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
-    return [_read(file.read_text(encoding="utf-8")) for file in files]
+    return [_read(file.read_text(encoding="utf-8"), file.name) for file in files]
 
 
-def _read(text: str) -> Preset:
-    entry = json.loads(text)
+def _read(text: str, name: str) -> Preset:
+    entry = parse_json(text, where=name)
     return Preset(
         layers=tuple(entry["layers"]),
         num_layers=entry["num_layers"],

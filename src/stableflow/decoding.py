@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from stableflow.errors import ImageError
@@ -30,7 +30,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Decoded = tuple[Float[Tensor, "3 height width"], Float[Tensor, "height width"] | None]
 
 
-def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_picture(path: Path, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
     """Open a file and check its header; nothing is decoded yet.
 
     Raises:

@@ -113,11 +113,11 @@ def read_text(path: str | Path, *, what: str = "", most_bytes: int = LARGEST_JSO
     except (OSError, ValueError) as error:
         raise LoadError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(data) > most_bytes:
-        raise LoadError(f"{where} is larger than {most_bytes:,} bytes, the most that is read of such a file.")
+        raise LoadError(f"{where} is too large: at most {most_bytes:,} bytes are read of such a file.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LoadError(f"{where} is no UTF-8 text: {error.reason} at byte {error.start}.") from error
+        raise LoadError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
 
 
 def validated(model: type[Model], data: Any, *, where: str) -> Model:

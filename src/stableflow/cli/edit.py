@@ -9,7 +9,7 @@ import typer
 
 from stableflow.cli.grouped import grouped
 from stableflow.cli.options import SHAPING, EditOptions, ModelOptions, OutputOptions, SourceOptions
-from stableflow.cli.output import Reporter, shown
+from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
@@ -84,7 +84,7 @@ def _from_image(path: Path, given: dict[str, Any], trusted: bool) -> dict[str, A
     asked = values["model"]
     if given["model"] is None and asked not in BUNDLED and not trusted and values["image_digest"] is None:
         raise InputError(
-            f"The recipe in {path} asks for the model {shown(asked)!r}. Give it with -m, or load what the recipe names "
+            f"The recipe in {path} asks for the model {visible(asked)!r}. Give it with -m, or load what the recipe names "
             "with --trust-recipe."
         )
     return values
@@ -127,11 +127,11 @@ def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRe
 
 
 def _report(result: EditResult, files: list[Path], reporter: Reporter) -> None:
-    lines = [f"{file}: {shown(prompt)}" for file, prompt in zip(files[1:], result.prompts)]
+    lines = [f"{file}: {visible(prompt)}" for file, prompt in zip(files[1:], result.prompts)]
     reporter.result(
         {"files": [str(file) for file in files], "recipe": result.recipe},
         [
-            f"{files[0]}: {shown(result.source.fingerprint.prompt)} (source)",
+            f"{files[0]}: {visible(result.source.fingerprint.prompt)} (source)",
             *lines,
             f"{files[-2]}: all side by side",
         ],

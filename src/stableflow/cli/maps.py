@@ -77,20 +77,25 @@ def maps(
 def layer_groups(editor: StableFlow, against: list[int] | None = None) -> dict[str, list[int]]:
     """Return the layers with injection and those to set beside them, by title."""
     every = range(len(editor.model.layers))
-    others = [layer for layer in every if layer not in editor.layers] if against is None else against
+    others = [layer for layer in every if layer not in editor.chosen_layers] if against is None else against
     wrong = [layer for layer in others if layer not in every]
-    if wrong or not editor.layers or not others:
+    if wrong or not editor.chosen_layers or not others:
         raise InputError(
             f"Both --layers and --against need layers out of 0..{len(every) - 1} to compare; got "
-            f"{list(editor.layers)} and {others}."
+            f"{list(editor.chosen_layers)} and {others}."
         )
     named = "others" if against is None else ", ".join(map(str, others))
-    return {f"injected: {', '.join(map(str, editor.layers))}": list(editor.layers), f"not injected: {named}": others}
+    return {
+        f"injected: {', '.join(map(str, editor.chosen_layers))}": list(editor.chosen_layers),
+        f"not injected: {named}": others,
+    }
 
 
 def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
+        if any(abs(number) > 10**9 for number in numbers):
+            numbers = []
     except ValueError:
         numbers = []
     if not numbers or count not in (None, len(numbers)):

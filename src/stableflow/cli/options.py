@@ -1,7 +1,6 @@
 """Options that several verbs share, in groups."""
 
-import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -19,18 +18,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
 OutputFormat = Annotated[Format, typer.Option("--format", help="text or json.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """Which model, and how it is loaded."""
+class LoadOptions:
+    """How a model is loaded."""
 
     title: ClassVar[str] = "Model"
 
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="tiny (bundled), a folder, a file, or a hub id [tiny].")
-    ] = None
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto"
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16 [bfloat16 on an accelerator].")] = (
         None
@@ -48,29 +45,41 @@ class ModelOptions:
     ] = None
     offline: Offline = False
 
+    def load(self, name: str, reporter: Reporter | None = None) -> FlowModel:
+        """Load a model by its name."""
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
+        if reporter is not None:
+            reporter.say(f"loading {name} ...")
+        return load(
+            name,
+            device=self.device,
+            dtype=DTYPES[self.dtype] if self.dtype else None,
+            offload=self.offload,
+            components=self.components or FLUX_DEV,
+            lora=self.lora,
+            offline=self.offline,
+            max_sequence_length=self.max_sequence_length,
+            quantise=self.quantise,
+        )
+
+
+@dataclass(frozen=True)
+class ModelOptions(LoadOptions):
+    """Which model, and how it is loaded."""
+
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="tiny (bundled), a folder, a file, or a hub id [tiny].")
+    ] = None
+
     def open(self, reporter: Reporter, **chosen: Any) -> FlowModel:
         """Load the model.
 
         Args:
-            chosen: What a run file or a recipe says instead: model, dtype, lora, quantise, components or
-                max_sequence_length.
+            chosen: What a run file or a recipe says instead, by the names in `SHAPING`.
         """
-        values = {name: getattr(self, name) for name in SHAPING} | {k: v for k, v in chosen.items() if v is not None}
-        name, dtype = values["model"] or "tiny", values["dtype"]
-        if dtype is not None and dtype not in DTYPES:
-            raise unknown_name("dtype", dtype, DTYPES)
-        reporter.say(f"loading {name} ...")
-        return load(
-            name,
-            device=self.device,
-            dtype=DTYPES[dtype] if dtype else None,
-            offload=self.offload,
-            components=values["components"] or FLUX_DEV,
-            lora=values["lora"],
-            offline=self.offline,
-            max_sequence_length=values["max_sequence_length"],
-            quantise=values["quantise"],
-        )
+        options = replace(self, **{name: value for name, value in chosen.items() if value is not None})
+        return options.load(options.model or "tiny", reporter)
 
 
 SHAPING = ("model", "dtype", "components", "lora", "quantise", "max_sequence_length")
@@ -167,20 +176,3 @@ class OutputOptions:
     def reporter(self) -> Reporter:
         """Return what talks to the user."""
         return Reporter(quiet=self.quiet, form=self.form)
-
-
-def open_model(
-    name: str, device: str, dtype: str | None, offload: str, components: str, lora: str | None, offline: bool,
-    max_sequence_length: int | None, quantise: str | None,
-) -> FlowModel:  # fmt: skip
-    """Load the model that the options name."""
-    options = ModelOptions(name, device, dtype, offload, components, lora, quantise, max_sequence_length, offline)
-    return options.open(Reporter(quiet=True, form=Format.text))
-
-
-_HINTS = typing.get_type_hints(ModelOptions, include_extras=True)
-Model, Device, Dtype, Offload = _HINTS["model"], _HINTS["device"], _HINTS["dtype"], _HINTS["offload"]
-Components, Lora, Quantise, TextLength = (
-    _HINTS["components"], _HINTS["lora"], _HINTS["quantise"], _HINTS["max_sequence_length"],
-)  # fmt: skip
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")]

@@ -130,9 +130,7 @@ class Run:
     def scales(self, guidance: Guidance) -> list[float] | None:
         """Return one scale an edit: its own, the one given, or the model's usual one; none where it takes none."""
         default, rows = self.model.default_guidance_scale, len(self.edits)
-        given = (
-            list(guidance) if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance] * rows
-        )
+        given = list(guidance) if isinstance(guidance, list | tuple) else [guidance] * rows
         if len(given) != rows:
             raise InputError(f"guidance_scale has {len(given)} values for {rows} edit(s); pass one, or one an edit.")
         own = [scale if wish.guidance_scale is None else wish.guidance_scale for wish, scale in zip(self.wishes, given)]
@@ -183,7 +181,7 @@ class Run:
     def _free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
         """1 at latents of tokens that the region touches, 0 elsewhere."""
         whole = self.whole_region
-        return self.rows(whole.latents(tuple(self.clean.shape[-2:])).to(self.model.device))
+        return self.rows(whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device))
 
     @cached_property
     def whole_region(self) -> Region:

@@ -43,7 +43,7 @@ def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region
     asked = [region if wish.region is None else wish.region for wish in run.wishes]
     if all(where is None for where in asked):
         return None
-    size = tuple(run.source.images.shape[-2:])
+    size = _size(run)
     found: dict[int, Region] = {}
     rows = []
     for row, where in enumerate(asked):

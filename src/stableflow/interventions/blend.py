@@ -102,7 +102,7 @@ class Blend:
 
 
 def _checked_mask(mask: object) -> Tensor:
-    tensor = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
+    tensor = torch.as_tensor(mask) if isinstance(mask, np.ndarray) else mask  # pyright: ignore[reportUnknownArgumentType]
     if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
         given = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(mask).__name__
         raise InputError(

@@ -45,6 +45,10 @@ class Cells:
         """Return every record, in no order."""
         return iter(self._records.values())
 
+    def items(self) -> Iterator[tuple[str, Record]]:
+        """Return every record with its key, in no order."""
+        return iter(self._records.items())
+
     def refresh(self) -> None:
         """Read what other processes have added to the folder."""
         if self.folder is not None:

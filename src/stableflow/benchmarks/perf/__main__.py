@@ -44,7 +44,7 @@ def measure_here(*, rounds: int, cases: int) -> dict[str, Any]:
     found["presets"] = {name: preset.describe() for name, preset in PRESETS.items()}
     log.info("bundled model")
     found["tiny"] = _ratios(
-        of_drawn(editor, num_steps=15, rounds=rounds), of_real(tiny, editor.layers, picture, rounds=rounds)
+        of_drawn(editor, num_steps=15, rounds=rounds), of_real(tiny, editor.chosen_layers, picture, rounds=rounds)
     )
     log.info("loss of the presets, %d cases", cases)
     found["loss"] = {"cases": cases, **preset_loss(tiny, cases=cases)}

@@ -110,7 +110,9 @@ def of_drawn(editor: StableFlow, *, num_steps: int, rounds: int) -> tuple[list[C
     first = editor.edit(source, edit).latents
     seconds = interleaved(
         {
-            "published": lambda: draw_and_edit(model, editor.layers, PROMPT, [edit], seed=1, num_steps=num_steps),
+            "published": lambda: draw_and_edit(
+                model, editor.chosen_layers, PROMPT, [edit], seed=1, num_steps=num_steps
+            ),
             "further": lambda: editor.edit(source, edit),
         },
         rounds=rounds,
@@ -209,7 +211,7 @@ def store_bytes(editor: StableFlow, *, num_steps: int) -> dict[str, float]:
     height, width = editor.model.default_size
     assert source.store is not None
     held = sum(features.untyped_storage().nbytes() for features in source.store.entries.values())
-    computed = editor.model.kv_bytes(height, width) * len(editor.layers) * num_steps
+    computed = editor.model.kv_bytes(height, width) * len(editor.chosen_layers) * num_steps
     return {"computed": computed, "held": held, "ratio": held / computed}
 
 

@@ -94,13 +94,17 @@ class StableFlow(OnPath):
         if self.policy is not None:
             return make_policy(self.policy)
         weight = as_schedule(self.weight).within(*self.t_window)
-        outside = Hold("all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight)
+        outside = Hold(
+            "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight
+        )
         if self.strength is not None:
             dial = Schedule.constant((1 - self.strength) ** 2)
             if run.region is None:
                 return Policy((Hold("all", weight=dial),))
             return Policy((outside, Hold("all", where="inside", weight=dial)), pin=ALWAYS)
-        return Policy((Hold(self.chosen_layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
+        return (
+            Policy((Hold(self.chosen_layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
+        )
 
     def pinned(self, run: Run) -> Schedule:
         return self.plan(run).pin

@@ -84,8 +84,8 @@ def _from_image(path: Path, given: dict[str, Any], trusted: bool) -> dict[str, A
     asked = values["model"]
     if given["model"] is None and asked not in BUNDLED and not trusted and values["image_digest"] is None:
         raise InputError(
-            f"The recipe in {path} asks for the model {visible(asked)!r}. Give it with -m, or load what the recipe names "
-            "with --trust-recipe."
+            f"The recipe in {path} asks for the model {visible(asked)!r}. Give it with -m, or load what the recipe "
+            "names with --trust-recipe."
         )
     return values
 

@@ -130,7 +130,7 @@ class Run:
     def scales(self, guidance: Guidance) -> list[float] | None:
         """Return one scale an edit: its own, the one given, or the model's usual one; none where it takes none."""
         default, rows = self.model.default_guidance_scale, len(self.edits)
-        given = list(guidance) if isinstance(guidance, list | tuple) else [guidance] * rows
+        given = list(guidance) if isinstance(guidance, Sequence) else [guidance] * rows
         if len(given) != rows:
             raise InputError(f"guidance_scale has {len(given)} values for {rows} edit(s); pass one, or one an edit.")
         own = [scale if wish.guidance_scale is None else wish.guidance_scale for wish, scale in zip(self.wishes, given)]

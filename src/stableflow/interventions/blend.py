@@ -104,7 +104,7 @@ class Blend:
 def _checked_mask(mask: object) -> Tensor:
     tensor = torch.as_tensor(mask) if isinstance(mask, np.ndarray) else mask  # pyright: ignore[reportUnknownArgumentType]
     if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
-        given = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(mask).__name__
+        given = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else repr(mask)[:60]
         raise InputError(
             "token_mask must have shape (token_rows, token_columns) or (edits, token_rows, token_columns) and be "
             f"floats in [0, 1], got {given}."

@@ -105,7 +105,7 @@ def compared(what: str, reference: list[float], ours: list[float], target: float
 
 def of_drawn(editor: StableFlow, *, num_steps: int, rounds: int) -> tuple[list[Comparison], bool]:
     """Return the ratio for a further edit, one edit a request, and whether it is the first one to the last bit."""
-    model, edit = editor.model, EDITS[0]
+    model, layers, edit = editor.model, editor.chosen_layers, EDITS[0]
     source = editor.generate(PROMPT, seed=1, num_steps=num_steps)
     first = editor.edit(source, edit).latents
     seconds = interleaved(

@@ -181,7 +181,7 @@ class Run:
     def _free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
         """1 at latents of tokens that the region touches, 0 elsewhere."""
         whole = self.whole_region
-        return self.rows(whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device))
+        return whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:

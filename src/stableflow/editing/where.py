@@ -175,20 +175,19 @@ def _of_difference(run: "stableflow.editing.run.Run", others: Conditioning) -> R
         noisy = ((1 - t) * run.clean + t * noise).expand(1 + rows, -1, -1, -1)
         velocity = run.velocity(noisy, t, both, run.scale(None))
         total = total + (velocity[1:] - velocity[:1]).abs().mean(1, keepdim=True)
-    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run))
-    return Region(torch.cat([_of_tokens(run, cell.flatten()).amount for cell in cells]))
+    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run)).float().cpu()
+    return Region(torch.cat([_of_tokens(run, cell).amount for cell in cells]))
 
 
-def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, " image_tokens"]) -> Region:
+def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, "1 token_rows token_columns"]) -> Region:
     """The tokens above Otsu's threshold, at the source's pixels.
 
-    Square roots are split: a few tokens that differ most would set the threshold of the values themselves, and leave
-    half of what is looked for outside (docs/log.md).
+    Square roots are split, each token's own and its neighbourhood's mean alike: of the values themselves, the few
+    largest would set the threshold and leave half of what is looked for outside (docs/log.md).
     """
-    rows, columns = _grid(run)
-    values = values.float().cpu().sqrt()
-    inside = (values > otsu_threshold(values)).float().reshape(1, rows, columns)
-    side = run.model.pixel_multiple
+    roots = values.sqrt()
+    roots = (roots + F.avg_pool2d(roots, 3, stride=1, padding=1, count_include_pad=False)) / 2
+    inside, side = (roots > otsu_threshold(roots.flatten())).float(), run.model.pixel_multiple
     whole = Region(inside.repeat_interleave(side, 1).repeat_interleave(side, 2))
     return whole.cropped(_size(run))
 

@@ -55,7 +55,9 @@ def states(model):
     """What a run must leave in a model: weights and hooks."""
     pipeline = model.pipeline
     weights = {k: v.clone() for k, v in pipeline.transformer.state_dict().items()}
-    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in pipeline.transformer.modules())
+    hooks = sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in pipeline.transformer.modules()
+    )
     return weights, hooks
 
 

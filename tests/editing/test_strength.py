@@ -38,7 +38,9 @@ def cases():
             seed % 3
         ]
         other = edit(scene, **{name: values[0] if getattr(scene, name) != values[0] else values[1]})
-        drawn.append((editor.generate(caption(scene), seed=seed, num_steps=STEPS, height=SIDE, width=SIDE), caption(other)))
+        drawn.append(
+            (editor.generate(caption(scene), seed=seed, num_steps=STEPS, height=SIDE, width=SIDE), caption(other))
+        )
     return drawn
 
 

@@ -204,7 +204,7 @@ def _size(run: "stableflow.editing.run.Run") -> tuple[int, int]:
 
 def _take_none(kind: str, details: str) -> None:
     if details:
-        raise InputError(f"The region {kind!r} takes no details, got {short(details)}; \"word:dog\" finds a word.")
+        raise InputError(f'The region {kind!r} takes no details, got {short(details)}; "word:dog" finds a word.')
 
 
 def _numbers(details: str, form: str, count: int | None = None) -> list[float]:

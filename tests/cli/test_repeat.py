@@ -1,4 +1,4 @@
-"""A picture repeats its run, whichever editor made it; recipes of the first format too; and a recipe chooses nothing."""
+"""A picture repeats its run, whichever editor made it and in the first format too; a recipe chooses nothing."""
 
 import json
 
@@ -121,7 +121,8 @@ def test_a_recipe_with_a_foreign_model_and_picture_chooses_nothing_either(comman
 
     monkeypatch.setattr("stableflow.cli.options.load", load)
     picture(tmp_path / "photo.png")
-    made["source"] |= {"model": "somebody/model", "image": "0" * 16, "inversion": "aligned", "seed": None, "picture": [18, 22],
+    made["source"] |= {"model": "somebody/model", "image": "0" * 16, "inversion": "aligned", "seed": None,
+                       "picture": [18, 22],
                        "solver": {"name": "fixed_point", "iterations": 1},
                        "modifications": ["lora somebody/lora"]}  # fmt: skip
     with_recipe(tmp_path / "foreign.png", made, tmp_path / "o" / "edit_1.png")

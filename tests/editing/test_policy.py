@@ -147,9 +147,18 @@ def test_what_is_checked_before_a_model_is_loaded(wrong, message):
         order(**wrong).check()
 
 
-@pytest.mark.parametrize("damage", [lambda r: r.pop("source"), lambda r: r.pop("edits"), lambda r: r["editor"].pop("name"),
-                                    lambda r: r["source"].pop("times"), lambda r: r.update(source=3),
-                                    lambda r: r.update(editor=[]), lambda r: r["source"].update(seed=None)])  # fmt: skip
+DAMAGES = {
+    "no source": lambda recipe: recipe.pop("source"),
+    "no edits": lambda recipe: recipe.pop("edits"),
+    "no name": lambda recipe: recipe["editor"].pop("name"),
+    "no times": lambda recipe: recipe["source"].pop("times"),
+    "no mapping": lambda recipe: recipe.update(source=3),
+    "a list": lambda recipe: recipe.update(editor=[]),
+    "no seed": lambda recipe: recipe["source"].update(seed=None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_recipes_are_one_error(model, damage):
     recipe = order().run(model).recipe
     damage(recipe)

@@ -8,12 +8,12 @@ import torch
 from quick import ALL, EDITS, PROMPT, drawn, gap, make, smooth, taken, write_picture
 from tiny_flux import SIZE
 
-import stableflow as sf
 from stableflow.editing.run import SEAM, Run
 from stableflow.editing.where import REGIONS, check_where, describe
 from stableflow.editing.wishes import Edit
 from stableflow.errors import InputError, StableFlowError, UnknownNameError
 from stableflow.exact import read_file_picture
+from stableflow.images import to_pil
 from stableflow.region import Region
 
 TOKEN = 4  # pixels of a token of this model
@@ -119,9 +119,6 @@ def test_descriptions_say_what_regions_are(model, tmp_path):
     corners = [(1.0, 1.0), (12.0, 2.0), (6.0, 14.0)]
     assert found(model, "polygon:1,1,12,2,6,14") == Region.polygon(corners, size)
     assert found(model, "points:3,4,5,10,11") == Region.points([(4, 5), (10, 11)], 3, size)
-    box.overlay(torch.zeros(3, *size))
-    from stableflow.images import to_pil
-
     to_pil(box.amount.expand(3, -1, -1)).save(tmp_path / "mask.png")
     assert found(model, f"mask:{tmp_path / 'mask.png'}") == box == ~found(model, f"~mask:{tmp_path / 'mask.png'}")
     soft = box.feather(2)
@@ -150,10 +147,12 @@ def test_a_change_has_a_region_for_every_edit_and_a_word_one_for_all(model):
 @pytest.mark.parametrize(
     "where",
     [
-        "", "box", "box:", "box:1,2,3", "box:1,2,3,4,5", "box:a,b,c,d", "box:nan,0,4,4", "box:inf,0,4,4", "box:0,0,1e400,4",
+        "", "box", "box:", "box:1,2,3", "box:1,2,3,4,5", "box:a,b,c,d", "box:nan,0,4,4",
+        "box:inf,0,4,4", "box:0,0,1e400,4",
         "box:0.5,0,4,4", "box:0,0,17,4", "box:-1,0,4,4", "box:0,0,0,4", "polygon:1,1,2,2", "polygon:1,1,9,9,3",
         "polygon:nan,1,2,3,4,5", "polygon:inf,1,2,3,4,5", "polygon:1e300,1,2,3,4,5", "polygon:90,90,91,92,93,95",
-        "points:3", "points:3,1", "points:-1,2,2", "points:nan,2,2", "points:inf,2,2", "points:2,99,2", "points:2,nan,2",
+        "points:3", "points:3,1", "points:-1,2,2", "points:nan,2,2", "points:inf,2,2", "points:2,99,2",
+        "points:2,nan,2",
         "word:", "word:horse", "word: ", "wrod:dog", "~", "~~box:0,0,4,4", "mask:", "mask:nothing.png", "mask:.",
         "mask:\0", "change:dog", "foreground:dog", "amount:", "amount:1x2", "amount:1x16x16:", "amount:1x16x16:!!!!",
         "amount:99999x99999x99999:eJw=", "amount:-1x-16x16:eJw=", "amount:1x16x16:eJwDAAAAAAE=", "amount:axbxc:eJw=",
@@ -162,7 +161,7 @@ def test_a_change_has_a_region_for_every_edit_and_a_word_one_for_all(model):
 def test_a_wrong_description_is_one_error(model, where):
     with pytest.raises(StableFlowError) as caught:
         found(model, where)
-    assert isinstance(caught.value, InputError | sf.StableFlowError) and len(str(caught.value)) < 600
+    assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value).strip()
 
 

@@ -52,7 +52,6 @@ def test_more_strength_is_further_from_the_source(name):
         for j, strength in enumerate(STRENGTHS):
             result = editor.edit(source, prompt, strength=strength)
             distances[i, j] = (result.images - source.images).square().mean().sqrt()
-    print(name, [round(float(mean), 4) for mean in distances.mean(0)])
     means = [0.0, *distances.mean(0)]
     assert all(after >= before for before, after in zip(means, means[1:])), means
     assert means[1] < means[-1] and means[-1] > 0.05, means

@@ -1,7 +1,5 @@
 """Otsu's threshold, and where the bundled model finds what a word names."""
 
-import random
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -85,5 +83,4 @@ def overlap(found, kind):
 def test_regions_lie_on_the_subject(found, kind, least, covers):
     """Tokens of 8 pixels reach 0.65 at best (docs/log.md)."""
     iou, covered, share = overlap(found, kind)
-    print(kind, iou, covered, share)  # noqa: T201
     assert iou > least and covered > covers and covered > 2 * share, (iou, covered, share)

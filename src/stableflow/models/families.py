@@ -10,6 +10,7 @@ from stableflow.models.flux import FluxModel
 from stableflow.models.flux2 import Flux2Model
 from stableflow.models.qwen_image import QwenImageModel
 from stableflow.models.sd3 import SD3Model
+from stableflow.models.turns import check_weights_are_here
 from stableflow.models.z_image import ZImageModel
 from stableflow.registry import Registry
 
@@ -37,7 +38,9 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
 
     Raises:
         UnknownNameError: No family reads this class of pipeline.
+        InterventionError: It is offloaded layer by layer.
     """
     family = FAMILIES[type(pipeline).__name__]
+    check_weights_are_here(pipeline.transformer)
     name = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
     return family(pipeline, name=name, max_sequence_length=max_sequence_length)

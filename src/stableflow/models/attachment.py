@@ -212,8 +212,8 @@ class AttachmentStack:
     def __reduce__(self) -> Any:
         """A copy would go on acting on the modules of the first model."""
         raise InterventionError(
-            "A model cannot be copied or pickled: its copy would act on the first one's modules. Load it again, or copy "
-            "its pipeline and wrap that: stableflow.wrap(copy.deepcopy(model.pipeline))."
+            "A model cannot be copied or pickled: its copy would act on the first one's modules. Load it again, or "
+            "copy its pipeline and wrap that: stableflow.wrap(copy.deepcopy(model.pipeline))."
         )
 
     @property

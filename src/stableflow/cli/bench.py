@@ -171,6 +171,8 @@ def open_benchmark(
 
 
 def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], list[Judge]]:
+    if count < 1:
+        raise InputError(f"--count must be 1 or more, got {count}.")
     check_count("--count", count, 1, MOST_CASES)
     if dataset in SCENES:
         cases, edits = load_scenes(count, real=dataset == "scenes-real")

@@ -4,6 +4,8 @@ import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
+from diffusers import AutoencoderKL
 
 from stableflow.errors import LoadError
 from stableflow.metrics import Clip, Dino
@@ -11,12 +13,12 @@ from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.training import start
 from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, make_autoencoder, train_autoencoder
-from stableflow.training.classifier import HEADS
+from stableflow.training.classifier import heads
 from stableflow.training.clip import ClipSettings, contrastive_loss, train_clip
 from stableflow.training.data import scene_data
 from stableflow.training.dino import DinoSettings, train_dino
 from stableflow.training.export import export_pipeline
-from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, train_flow
+from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, encode_all, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
 from stableflow.training.parallel import World
 from stableflow.training.recipe import run_stage
@@ -53,6 +55,64 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, data):
     assert torch.equal(weights(resumed), weights(uninterrupted))
 
 
+def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(tmp_path, data):
+    """Whatever a killed run did after its last checkpoint leaves no trace; nor does being given more steps."""
+    every_two = dataclasses.replace(SETTINGS, decay_from=0.9, checkpoint_every=2)
+    uninterrupted = train_flow(tmp_path / "whole", data, dataclasses.replace(every_two, num_steps=6), ALONE)
+
+    class KilledError(Exception):
+        pass
+
+    class Killing(FlowData):
+        drawn = 0
+
+        def batch(self, settings, generator, device):
+            if (drawn := self.drawn) == 3:
+                raise KilledError
+            self.drawn = drawn + 1
+            return super().batch(settings, generator, device)
+
+    with pytest.raises(KilledError):
+        train_flow(
+            tmp_path / "killed", Killing(data.latents, data.tokens), dataclasses.replace(every_two, num_steps=5), ALONE
+        )
+    kept = torch.load(tmp_path / "killed" / "flow.rank0of1.pt", weights_only=True)
+    assert kept["step"] == 2
+    resumed = train_flow(tmp_path / "killed", data, dataclasses.replace(every_two, num_steps=6), ALONE)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+
+
+def test_shifted_times_see_more_noise(data):
+    generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    settings = dataclasses.replace(SETTINGS, batch=64)
+    image, noise, t, _ = data.batch(settings, generator(), torch.device("cpu"))
+    shifted_image, shifted_noise, shifted, _ = data.batch(
+        dataclasses.replace(settings, shift=2.0), generator(), torch.device("cpu")
+    )
+    assert torch.equal(image, shifted_image) and torch.equal(noise, shifted_noise)
+    signal = lambda time: (1 - time) / time  # noqa: E731
+    assert torch.allclose(signal(shifted), signal(t) / 2, rtol=1e-4)
+
+
+def _encode_as(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    drawn = scene_data(folder / "data", count=5, size=32, workers=1)
+    autoencoder = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    encode_all(autoencoder, drawn, folder / "shared.pt", World(rank, 2, torch.device("cpu")))
+    dist.destroy_process_group()
+
+
+def test_encoding_in_two_processes_equals_encoding_in_one(tmp_path):
+    drawn = scene_data(tmp_path / "data", count=5, size=32, workers=1)
+    autoencoder = make_autoencoder(AutoencoderSettings(channels=(8, 8), latent_channels=4), 32).eval()
+    autoencoder.save_pretrained(tmp_path / "vae")
+    alone = encode_all(autoencoder, drawn, tmp_path / "alone.pt", ALONE)
+    torch.multiprocessing.spawn(_encode_as, (tmp_path,), nprocs=2)
+    shared = torch.load(tmp_path / "shared.pt", weights_only=True)
+    assert torch.allclose(shared.float(), alone.float(), atol=0.02) and len(shared) == 5  # bfloat16, other batches
+    assert not list(tmp_path.glob("*.part*"))
+
+
 def test_distillation_trains_a_copy(tmp_path, data):
     teacher = train_flow(tmp_path, data, SETTINGS, ALONE)
     before = weights(teacher).clone()
@@ -65,7 +125,7 @@ def test_going_on_from_an_earlier_world(tmp_path, data, monkeypatch):
     earlier = Network(TINY)
     autoencoder = make_autoencoder(AutoencoderSettings(channels=(8, 8), latent_channels=4), 32)
     export_pipeline(earlier, autoencoder, tmp_path / "tiny")
-    monkeypatch.setattr(start, "words", lambda: ["<new>", *reversed(words())])
+    monkeypatch.setattr(start, "words", lambda layers: ["<new>", *reversed(words(layers))])
     network = Network(TINY)
     network.text_encoder_2.resize_token_embeddings(len(words()) + 1)
     before = network.text_encoder_2.shared.weight[0].clone()
@@ -135,7 +195,7 @@ def test_the_autoencoder_stage_and_the_export(tmp_path):
 
 def test_the_classifier_is_saved_and_loaded(tmp_path):
     torch.manual_seed(0)
-    classifier = AttributeClassifier(HEADS).eval()
+    classifier = AttributeClassifier(heads()).eval()
     classifier.save(tmp_path)
     images = torch.rand(3, 3, 64, 64)
     assert AttributeClassifier.load(tmp_path).read(images) == classifier.half().float().read(images)

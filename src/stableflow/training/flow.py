@@ -15,7 +15,7 @@ from stableflow.training.data import SceneData
 from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
 from stableflow.training.network import Network, NetworkSettings, pack
 from stableflow.training.optimiser import Optimisers
-from stableflow.training.parallel import World, average, average_gradients
+from stableflow.training.parallel import World, average, average_gradients, wait_for_all
 from stableflow.training.start import adopt
 from stableflow.training.tokens import tokenize
 
@@ -29,8 +29,11 @@ class FlowSettings:
     Args:
         batch: A process and step.
         decay_from: Share of the steps after which the learning rate falls.
+        shift: Of the logit-normal times towards noise, t -> s t / (1 + (s - 1) t). A picture of n times as many tokens
+            is as hard to see through at s = sqrt(n) (Esser et al., arXiv:2403.03206, section 5.3.2); 1 at 64 tokens.
         caption_drop: Share of empty captions, which classifier-free guidance needs.
         ema: Of the weights that are kept.
+        checkpoint_every: Steps.
         guidance_range: Scales that distillation teaches.
     """
 
@@ -39,37 +42,55 @@ class FlowSettings:
     batch: int = 24
     peak: float = 1.2e-3
     decay_from: float = 0.3
+    shift: float = 1.0
     caption_drop: float = 0.1
     ema: float = 0.998
+    checkpoint_every: int = 250
     seed: int = 1
     distil_steps: int = 300
     distil_peak: float = 4e-4
     guidance_range: tuple[float, float] = (1.0, 5.0)
 
 
-@torch.no_grad()
-def encode_all(autoencoder: Any, data: SceneData, path: Path, device: torch.device) -> Tensor:
-    """Return all pictures as packed latents of deviation 1, float16; computed on the first call."""
+def encode_all(autoencoder: Any, data: SceneData, path: Path, world: World) -> Tensor:
+    """Return all pictures as packed latents of deviation 1, float16; computed on the first call, a share a process."""
     if not path.exists():
-        config, parts = autoencoder.config, []
-        model = autoencoder.to(device, memory_format=torch.channels_last)
-        for part in torch.arange(len(data.images)).split(100):
-            with torch.autocast(device.type, torch.bfloat16):
-                mean = model.encode(data.pixels(part).to(device)).latent_dist.mean.float()
-            parts.append(pack((mean - config.shift_factor) * config.scaling_factor).half().cpu())
-        torch.save(torch.cat(parts), path)
-    return torch.load(path, weights_only=True)
+        share = torch.arange(len(data.images)).tensor_split(world.size)[world.rank]
+        torch.save(_encode(autoencoder, data, share, world.device), _part(path, world.rank))
+        wait_for_all(world)
+        if world.leads:
+            parts = [torch.load(_part(path, rank), weights_only=True) for rank in range(world.size)]
+            torch.save(torch.cat(parts), path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+        wait_for_all(world)
+        _part(path, world.rank).unlink()
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+def _part(path: Path, rank: int) -> Path:
+    return path.with_suffix(f".part{rank}")
+
+
+@torch.no_grad()
+def _encode(autoencoder: Any, data: SceneData, index: Tensor, device: torch.device) -> Tensor:
+    config, parts = autoencoder.config, []
+    model = autoencoder.to(device, memory_format=torch.channels_last)
+    for part in index.split(100):
+        with torch.autocast(device.type, torch.bfloat16):
+            mean = model.encode(data.pixels(part).to(device)).latent_dist.mean.float()
+        parts.append(pack((mean - config.shift_factor) * config.scaling_factor).half().cpu())
+    return torch.cat(parts)
 
 
 class FlowData:
     """Latents with captions, and the batches drawn from them."""
 
-    def __init__(self, latents: Tensor, tokens: Tensor):
+    def __init__(self, latents: Tensor, tokens: Tensor, layers: int = 2):
         self.latents, self.tokens = latents, tokens
-        self.empty = torch.tensor(tokenize(""))
+        self.empty = torch.tensor(tokenize("", layers))
 
     def batch(self, settings: FlowSettings, generator: torch.Generator, device: torch.device):
-        """Return image tokens, noise, times (logit-normal) and captions, some of them empty."""
+        """Return image tokens, noise, times (logit-normal, shifted) and captions, some of them empty."""
         index = draw_index(len(self.latents), settings.batch, generator)
         which = torch.randint(self.tokens.shape[1], index.shape, generator=generator)
         captions = self.tokens[index, which].clone()
@@ -77,6 +98,7 @@ class FlowData:
         image = self.latents[index].float()
         noise = torch.randn(image.shape, generator=generator)
         t = torch.sigmoid(torch.randn(index.shape, generator=generator))
+        t = settings.shift * t / (1 + (settings.shift - 1) * t)
         return tuple(tensor.to(device) for tensor in (image, noise, t, captions))
 
 
@@ -96,11 +118,11 @@ def train_flow(
         return (predicted.float() - (noise - image)).square().mean()
 
     torch.manual_seed(settings.seed)
-    network = Network(settings.network)
+    network, layers = Network(settings.network), settings.network.scene_layers
     if start is not None:
         adopt(network.transformer, start / "transformer")
-        adopt(network.text_encoder, start / "text_encoder", tokenizer=start / "tokenizer")
-        adopt(network.text_encoder_2, start / "text_encoder_2", tokenizer=start / "tokenizer_2")
+        adopt(network.text_encoder, start / "text_encoder", tokenizer=start / "tokenizer", layers=layers)
+        adopt(network.text_encoder_2, start / "text_encoder_2", tokenizer=start / "tokenizer_2", layers=layers)
     network = network.to(world.device)
     return _train(network, loss_of, "flow", settings.num_steps, settings.peak, folder, settings, world)
 
@@ -152,7 +174,7 @@ def _train(network: Network, loss_of, stage, num_steps, peak, folder, settings: 
         optimisers.step()
         _average(averaged, network, min(settings.ema, (step + 1) / (step + 10)))
         progress.tell(step, average(loss.item(), world) if world.size > 1 else loss.item())
-        if (step + 1) % 250 == 0 or step + 1 == num_steps:
+        if (step + 1) % settings.checkpoint_every == 0 or step + 1 == num_steps:
             checkpoint.save(step + 1)
     return averaged.eval()
 

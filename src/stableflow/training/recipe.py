@@ -1,6 +1,7 @@
-"""The recipe: its stages in order, with the sizes of the bundled model."""
+"""The recipes: their stages in order, with the sizes of each bundled model."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from stableflow.training.flow import (
     train_flow,
 )
 from stableflow.training.measure import measure
-from stableflow.training.network import Network
+from stableflow.training.network import Network, NetworkSettings
 from stableflow.training.parallel import World, join_world, wait_for_all
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,12 @@ class Recipe:
 
     Args:
         start: A bundle's folder (tiny, clip, dinov2) whose weights training goes on from; none: from nothing.
+        layers: Of the world that is drawn.
     """
 
     start: Path | None = None
     size: int = 64
+    layers: int = 2
     scenes: int = 80_000
     validation_scenes: int = 1_000
     measured_captions: int = 512
@@ -52,16 +55,46 @@ class Recipe:
     dino: DinoSettings = DinoSettings()
 
 
-RECIPE = Recipe()
+BUNDLE = Path(__file__).parents[1] / "bundled"
+RECIPES = {
+    "tiny": Recipe(),
+    "small": Recipe(
+        start=BUNDLE,
+        size=128,
+        layers=3,
+        scenes=40_000,
+        autoencoder=AutoencoderSettings(num_steps=0),  # as it is, it holds the larger pictures better than its own
+        flow=FlowSettings(
+            network=NetworkSettings(scene_layers=3),
+            num_steps=8_000,
+            batch=12,
+            peak=1e-3,
+            decay_from=0.6,
+            shift=2.0,
+            checkpoint_every=100,
+        ),
+        classifier=ClassifierSettings(size=128, channels=(24, 48, 64, 96, 128)),
+    ),
+}
+"""By the bundled model's name. `small` has the world's third layer, drawn at twice the size, and starts from `tiny`."""
 
 
 def _data(folder: Path, recipe: Recipe, *, validation: bool = False) -> SceneData:
     count = recipe.validation_scenes if validation else recipe.scenes
-    return scene_data(folder / "data", count=count, size=recipe.size, validation=validation)
+    return scene_data(folder / "data", count=count, size=recipe.size, layers=recipe.layers, validation=validation)
 
 
 def _earlier(recipe: Recipe, part: str) -> Path | None:
     return recipe.start / part if recipe.start is not None else None
+
+
+def _earlier_encoder(recipe: Recipe, part: str) -> Path | None:
+    """None too for an encoder of pictures of another size, whose patches have other positions."""
+    folder = _earlier(recipe, part)
+    if folder is None:
+        return None
+    seen = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))["crop_size"]["height"]
+    return folder if seen == recipe.size else None
 
 
 def draw(folder: Path, recipe: Recipe, world: World) -> None:
@@ -93,10 +126,7 @@ def decoder(folder: Path, recipe: Recipe, world: World) -> None:
 def _flow_data(folder: Path, recipe: Recipe, world: World) -> FlowData:
     data, model = _data(folder, recipe), AutoencoderKL.from_pretrained(folder / "vae")
     path = folder / "data" / "latents.pt"
-    if world.leads:
-        encode_all(model.eval(), data, path, world.device)
-    wait_for_all(world)
-    return FlowData(encode_all(model, data, path, world.device), data.tokens)
+    return FlowData(encode_all(model.eval(), data, path, world), data.tokens, data.layers)
 
 
 def flow(folder: Path, recipe: Recipe, world: World) -> None:
@@ -119,13 +149,13 @@ def classifier(folder: Path, recipe: Recipe, world: World) -> None:
 
 def clip(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the CLIP and measure it on held-out renders."""
-    model = train_clip(folder, _data(folder, recipe), recipe.clip, world, start=_earlier(recipe, "clip"))
+    model = train_clip(folder, _data(folder, recipe), recipe.clip, world, start=_earlier_encoder(recipe, "clip"))
     log.info("clip, zero shot: %s", zero_shot_accuracy(model, _data(folder, recipe, validation=True)))
 
 
 def dinov2(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the DINOv2-shaped encoder and measure its heads on held-out renders."""
-    model = train_dino(folder, _data(folder, recipe), recipe.dino, world, start=_earlier(recipe, "dinov2"))
+    model = train_dino(folder, _data(folder, recipe), recipe.dino, world, start=_earlier_encoder(recipe, "dinov2"))
     log.info("dinov2, heads: %s", probe_accuracy(model, _data(folder, recipe, validation=True)))
 
 
@@ -134,12 +164,13 @@ def export(folder: Path, recipe: Recipe, world: World) -> None:
     for stage, name in (("distil", "pipeline"), ("flow", "teacher")):
         network = Network(recipe.flow.network)
         network.load_state_dict(averaged_weights(folder, stage, world))
-        export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / name)
+        autoencoder = AutoencoderKL.from_pretrained(folder / "vae-final")
+        export_pipeline(network.eval(), autoencoder, folder / name, shift=recipe.flow.shift)
 
 
 def measure_all(folder: Path, recipe: Recipe, world: World) -> None:
     """Measure the exported model."""
-    measure(folder, captions=recipe.measured_captions)
+    measure(folder, captions=recipe.measured_captions, layers=recipe.layers)
 
 
 Stage = Callable[[Path, Recipe, World], None]
@@ -158,11 +189,29 @@ STAGES: dict[str, Stage] = {
 
 
 def run_stage(
-    stage: str, *, folder: Path, device: str = "cpu", start: Path | None = None, recipe: Recipe = RECIPE
+    stage: str,
+    *,
+    model: str = "tiny",
+    folder: Path | None = None,
+    device: str = "cpu",
+    start: Path | None = None,
+    flow_steps: int | None = None,
 ) -> None:
-    """Run or resume one stage; everything it makes is under `folder`, and so is all it needs but the bundle `start`."""
+    """Run or resume one stage of a bundled model's recipe.
+
+    Args:
+        folder: Of everything the stage makes, and of all it needs but the bundle `start`; runs/<model> when None.
+        start: A bundle to go on from, in place of the recipe's.
+        flow_steps: Of the stage `flow`, in place of the recipe's. A run that is resumed may be given more, as long as
+            its learning rate has not begun to fall.
+    """
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
+    if model not in RECIPES:
+        raise unknown_name("recipe", model, RECIPES)
+    recipe, folder = RECIPES[model], folder or Path("runs") / model
+    if flow_steps is not None:
+        recipe = dataclasses.replace(recipe, flow=dataclasses.replace(recipe.flow, num_steps=flow_steps))
     if start is not None:
         missing = [name for name in ("tiny", "clip", "dinov2") if not (start / name).is_dir()]
         if missing:

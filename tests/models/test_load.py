@@ -33,6 +33,14 @@ def test_a_folder(folder, model):
     assert loaded.dtype == torch.bfloat16 and loaded.max_sequence_length == 33
 
 
+def test_a_bundled_model_without_weights_says_what_to_do(monkeypatch, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "model_index.json").touch()
+    monkeypatch.setattr(loading, "bundled_path", lambda name: tmp_path / name)
+    with pytest.raises(LoadError, match="'small' are not part of this version.*--model small.*or take 'tiny'"):
+        sf.load("small")
+
+
 def test_a_single_transformer_file(folder, model, tmp_path):
     path = tmp_path / "transformer.safetensors"
     save_file(tiny_flux_pipeline(seed=4).transformer.state_dict(), path)

@@ -26,7 +26,7 @@ from stableflow.models.base import FlowModel, Layer
 from stableflow.models.families import FAMILIES, wrap
 from stableflow.models.gate import add_gates
 
-BUNDLED = ("tiny",)
+BUNDLED = ("tiny", "small")
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 OFFLOAD = ("none", "model", "group")
 QUANTISED = ("int8", "fp8")
@@ -50,8 +50,8 @@ def load(
     """Load a model.
 
     Args:
-        name: The bundled "tiny", a folder in diffusers' layout of any family that is supported, a single FLUX.1
-            transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
+        name: The bundled "tiny" or "small", a folder in diffusers' layout of any family that is supported, a single
+            FLUX.1 transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
@@ -142,7 +142,7 @@ def _choose_device(device: str) -> str:
 def _locate(name: str | Path) -> Path | str:
     """Return a path that exists, or a hub id."""
     if str(name) in BUNDLED:
-        return bundled_path(str(name))
+        return _bundled(str(name))
     path = Path(name).expanduser()
     if path.exists():
         return _checked_path(path)
@@ -150,8 +150,23 @@ def _locate(name: str | Path) -> Path | str:
     if isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or text.startswith((".", "/", "~")):
         raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
     if text.count("/") != 1:
-        raise unknown_name("model", text, [*BUNDLED, "<folder>", "<organisation>/<repository> on the hub"])
+        raise unknown_name("model", text, [*_present(), "<folder>", "<organisation>/<repository> on the hub"])
     return text
+
+
+def _bundled(name: str) -> Path:
+    path = bundled_path(name)
+    if not (path / "model_index.json").is_file():
+        raise LoadError(
+            f"The weights of {name!r} are not part of this version. Train them with `stableflow train STAGE --model "
+            f"{name}` and pass the folder `runs/{name}/pipeline`; or take {', '.join(map(repr, _present()))}."
+        )
+    return path
+
+
+def _present() -> list[str]:
+    """The bundled models whose weights are there."""
+    return [name for name in BUNDLED if (bundled_path(name) / "model_index.json").is_file()]
 
 
 def _checked_path(path: Path) -> Path:
@@ -260,7 +275,7 @@ def _load_errors(name: str) -> Iterator[None]:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise LoadError(
             f"{name} is not in the local cache and cannot be fetched (offline, or the hub cannot be reached). Connect "
-            f"once without --offline, or pass a local folder. Bundled and always there: {', '.join(BUNDLED)}."
+            f"once without --offline, or pass a local folder. Bundled and always there: {', '.join(_present())}."
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise LoadError(f"The hub refused {name}: {_first_line(error)}") from error

@@ -6,10 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL
+from transformers import T5EncoderModel
 
 from stableflow.errors import LoadError
 from stableflow.metrics import Clip, Dino
 from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.scenes import LAYERS, attributes, caption, edit, sample_split
 from stableflow.training import start
 from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, make_autoencoder, train_autoencoder
@@ -21,8 +23,8 @@ from stableflow.training.export import export_pipeline
 from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, encode_all, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
 from stableflow.training.parallel import World
-from stableflow.training.recipe import run_stage
-from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
+from stableflow.training.recipe import RECIPES, run_stage
+from stableflow.training.tokens import LENGTHS, TEXT_TOKENS, make_tokenizer, tokenize, words
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = NetworkSettings(
@@ -173,6 +175,32 @@ def test_the_tokenizer_is_what_training_saw():
     for text in ("", "a red dog wearing a blue hat on the grass at night next to a tree"):
         ids = make_tokenizer()(text, padding="max_length", max_length=TEXT_TOKENS).input_ids
         assert ids == tokenize(text) and len(ids) == TEXT_TOKENS
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_the_longest_caption_fits(layers):
+    said = {name: values[-1] for name, values in attributes(layers).items()}
+    longest = caption(edit(sample_split(0, held=False, layers=layers), **said))
+    assert len(longest.split()) == {2: 26, 3: 36}[layers]
+    ids = tokenize(longest, layers)
+    assert ids.count(1) == 1 and len(ids) == LENGTHS[layers], "the end token is there"
+    assert make_tokenizer(layers)(longest, padding="max_length", max_length=LENGTHS[layers]).input_ids == ids
+
+
+def test_small_starts_from_tiny():
+    """Every weight of tiny's is taken over, but for the embeddings of words and places that it does not have."""
+    recipe = RECIPES["small"]
+    network = Network(recipe.flow.network)
+    tiny = recipe.start / "tiny"
+    start.adopt(network.transformer, tiny / "transformer")
+    start.adopt(network.text_encoder, tiny / "text_encoder", tokenizer=tiny / "tokenizer", layers=3)
+    start.adopt(network.text_encoder_2, tiny / "text_encoder_2", tokenizer=tiny / "tokenizer_2", layers=3)
+    earlier = T5EncoderModel.from_pretrained(tiny / "text_encoder_2").shared.weight
+    row = network.text_encoder_2.shared.weight[words(3).index("snow")]
+    assert torch.equal(row, earlier[words(2).index("snow")])
+    assert network.transformer.config.num_layers == 4 and recipe.size == 128
+    autoencoder = make_autoencoder(recipe.autoencoder, recipe.size)
+    start.adopt(autoencoder, tiny / "vae")
 
 
 def test_the_autoencoder_stage_and_the_export(tmp_path):

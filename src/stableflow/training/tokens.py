@@ -6,8 +6,8 @@ from transformers import PreTrainedTokenizerFast
 from stableflow.scenes import vocabulary
 
 TEXT_TOKENS = 28
-LENGTHS = {2: TEXT_TOKENS, 3: 36}
-"""Tokens of every caption in a world of so many layers: the longest one and the end token."""
+LENGTHS = {2: TEXT_TOKENS, 3: 40}
+"""Tokens of every caption in a world of so many layers: the longest that an edit can make, and the end token."""
 PAD, END, BEGIN, UNKNOWN = "<pad>", "</s>", "<bos>", "<unk>"
 
 

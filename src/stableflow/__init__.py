@@ -8,30 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
+    from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
-    from stableflow.editing.stable_flow import StableFlow
     from stableflow.errors import StableFlowError
+    from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
     from stableflow.images import load_image, to_pil
     from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
     from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
     from stableflow.models.families import wrap
     from stableflow.models.load import load
+    from stableflow.region import Region
     from stableflow.vital.measure import Vitality, measure_vitality
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
-    "stableflow.editing.stable_flow": ["StableFlow"],
+    "stableflow.editing.methods.stable_flow": ["StableFlow"],
     "stableflow.errors": ["StableFlowError"],
+    "stableflow.flow.schedule": ["Schedule"],
     "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],
     "stableflow.images": ["load_image", "to_pil"],
     "stableflow.interventions": ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"],
     "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
     "stableflow.models.families": ["wrap"],
     "stableflow.models.load": ["load"],
+    "stableflow.region": ["Region"],
     "stableflow.vital.measure": ["Vitality", "measure_vitality"],
 }
 
@@ -51,6 +55,8 @@ __all__ = [
     "Layer",
     "Midpoint",
     "RecordKV",
+    "Region",
+    "Schedule",
     "ShareKV",
     "Source",
     "StableFlow",

@@ -2,11 +2,15 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from stableflow.errors import OutputError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stableflow.errors import InputError, OutputError
 
 
 @contextmanager
@@ -46,10 +50,31 @@ def check_writable(folder: str | Path) -> None:
     (Path(folder) / ".writable").unlink()
 
 
+def refuse_to_replace(given: str | Path, outputs: Iterable[Path]) -> None:
+    """Raise InputError if a file that was given is one of those to be written."""
+    given = Path(given).expanduser()
+    for path in outputs:
+        if path.exists() and given.exists() and path.samefile(given):
+            raise InputError(
+                f"{given} is the picture that was given, and {path} would replace it. Choose another output folder."
+            )
+
+
 def write_text_atomic(path: str | Path, text: str) -> None:
     """Write UTF-8 text."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file."""
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:  # how a full disk is reported there
+            raise OSError(str(error)) from error
 
 
 def _umask() -> int:

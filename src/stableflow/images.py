@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from stableflow.errors import ImageError, InputError
@@ -101,8 +101,8 @@ def prepare(
     else:
         shrink = min(1.0, (max_side or max(own_height, own_width)) / max(own_height, own_width))
         size = max(1, round(own_height * shrink)), max(1, round(own_width * shrink))
-    pixels = _resize(picture.pixels, size)
-    alpha = None if picture.alpha is None else _resize(picture.alpha[None], size)[0]
+    pixels = resize_pixels(picture.pixels, size)
+    alpha = None if picture.alpha is None else resize_pixels(picture.alpha[None], size)[0]
     padding = (0, -size[1] % multiple, 0, -size[0] % multiple)
     return Prepared(F.pad(pixels[None], padding, mode="replicate"), alpha, size)
 
@@ -118,14 +118,19 @@ def to_pil(pixels: Float[Tensor, "3 height width"], alpha: Tensor | None = None)
 
 def save_png(path: str | Path, image: Image.Image, *, text: Mapping[str, str] | None = None) -> None:
     """Write a PNG whole or not at all, with text chunks (UTF-8 where Latin-1 does not do)."""
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=png_text(text or {}))
+
+
+def png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
+    """Return the chunks that hold text in a PNG; the recipe's is UTF-8 throughout."""
     chunks = PngImagePlugin.PngInfo()
-    for key, value in (text or {}).items():
+    for key, value in text.items():
         if key == RECIPE_KEY:
             chunks.add_itxt(key, value)
         else:
             chunks.add_text(key, value)
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=chunks)
+    return chunks
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         ImageError: The file is no picture, or holds no recipe.
     """
-    with _open(Path(path), MAX_PIXELS) as image:
+    with open_image(Path(path)) as image:
         text = image.info.get(RECIPE_KEY)
     try:
         recipe = json.loads(text) if text else None
@@ -172,7 +177,7 @@ def comparison_grid(
 
 def _from_file(path: Path, max_pixels: int) -> Picture:
     try:
-        with _open(path, max_pixels) as image:
+        with open_image(path, max_pixels) as image:
             return _from_pil(image)
     except ImageError:
         raise
@@ -180,8 +185,12 @@ def _from_file(path: Path, max_pixels: int) -> Picture:
         raise ImageError(f"{path} is damaged or cut off: {error}. Export it again.") from error
 
 
-def _open(path: Path, max_pixels: int) -> Image.Image:
-    """Open a file and check its header; nothing is decoded yet."""
+def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+    """Open a file and check its header; nothing is decoded yet.
+
+    Raises:
+        ImageError: Missing, empty, no picture or too large.
+    """
     if not path.exists():
         raise ImageError(f"There is no file {path}. Check the path.")
     if path.is_dir():
@@ -259,7 +268,10 @@ def _checked_tensor(pixels: Tensor) -> Tensor:
     return pixels.detach().float().cpu()
 
 
-def _resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_pixels(
+    pixels: Float[Tensor, "channels height width"], size: tuple[int, int]
+) -> Float[Tensor, "channels new_height new_width"]:
+    """Return pixels at another (height, width), bicubic, in [0, 1]; those of this size unchanged."""
     if tuple(pixels.shape[-2:]) == size:
         return pixels
     resized = F.interpolate(pixels[None], size=size, mode="bicubic", antialias=True, align_corners=False)

@@ -58,7 +58,7 @@ def test_ways_take_turns():
 def test_keys_and_values_take_what_was_computed(flux, preset):
     found = store_bytes(sf.StableFlow(flux, layers=LAYERS, preset=preset), num_steps=3)
     assert found["ratio"] == 1.0
-    source = sf.StableFlow(flux, layers=LAYERS, keep="device").invert(
+    source = sf.StableFlow(flux, layers=LAYERS, kv_memory="device").invert(
         picture(64, 64), SOURCE, num_steps=4, solver="fireflow", inversion="paper"
     )
     assert source.store.num_bytes == flux.kv_bytes(64, 64) * len(LAYERS) * 5, "and one pass at the start"

@@ -275,7 +275,7 @@ def test_interruption(command, generated, tmp_path, monkeypatch):
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stableflow.editing.stable_flow.integrate", stop)
+    monkeypatch.setattr("stableflow.editing.methods.stable_flow.integrate", stop)
     code, _, err = command(*generated, "--out", "o")
     assert code == 130 and "Traceback" not in err and list((tmp_path / "o").iterdir()) == []
 

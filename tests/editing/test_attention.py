@@ -1,5 +1,6 @@
 """Attention of points in a source and its edits: rows sum to 1, the edit itself is untouched, replay is the source."""
 
+import dataclasses
 import json
 
 import pytest
@@ -19,7 +20,7 @@ INJECTED = (0, 3)
 
 
 def make_source(model, kind, keep):
-    editor = sf.StableFlow(model, layers=INJECTED, keep=keep)
+    editor = sf.StableFlow(model, layers=INJECTED, kv_memory=keep)
     if kind == "drawn":
         return editor, editor.generate("a red dog on the grass", seed=1, num_steps=3)
     picture = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -118,6 +119,6 @@ def test_a_family_that_cannot_show_it_is_refused(model):
     class Silent(type(model)):
         words = None  # as in a family that has no `words`
 
-    editor.model = Silent(model.pipeline, name="silent")
+    editor = dataclasses.replace(editor, model=Silent(model.pipeline, name="silent"))
     with pytest.raises(InterventionError, match="Silent cannot show its attention yet"):
         sf.attention(editor, source, EDITS, points=POINTS)

@@ -50,9 +50,9 @@ def test_every_editor_edits_what_every_editor_draws_or_reads(model, name):
     assert gap(result.latents, source.latents) > 1e-2
     assert torch.equal(result.latents, editor.edit(source, EDITS).latents)
     assert gap(result.latents[1:2], editor.edit(source, EDITS[1]).latents) <= 1e-5
-    assert result.recipe["editor"]["name"] == ("stable-flow" if name == "reprompt" else name)
+    assert result.recipe["editor"]["name"] == name
     assert json.loads(json.dumps(result.recipe))["edits"] == EDITS
-    fewer = {"num_steps": 4} if isinstance(editor, sf.StableFlow) else {}
+    fewer = {"num_steps": 4} if editor.needs_path else {}
     real = editor.invert(picture(SIZE, 2 * SIZE - 1), SOURCE, height=SIZE, width=2 * SIZE - 1, **fewer)
     assert editor.edit(real, EDITS[0]).images.shape == (1, 3, SIZE, 2 * SIZE - 1)
 
@@ -67,8 +67,26 @@ def test_an_encoded_picture_is_a_source_for_all_that_find_their_own_noise(model,
     assert gap(first, second) <= 1e-3
     source.save(tmp_path)
     assert torch.equal(editor.edit(sf.Source.load(tmp_path), EDITS[0]).latents, first)
-    with pytest.raises(InputError, match="encoded and not inverted"):
-        sf.StableFlow(model, layers=LAYERS).edit(source, EDITS)
+
+
+def test_an_encoded_picture_is_inverted_where_an_editor_asks_for_its_path_and_only_once(model):
+    encoded, editor = SDEdit(model).invert(picture(), SOURCE), sf.StableFlow(model, layers=LAYERS, preset="fast")
+    first, second = editor.edit(encoded, EDITS), editor.edit(encoded, EDITS)
+    direct = editor.edit(editor.invert(picture(), SOURCE), EDITS)
+    assert torch.equal(first.latents, direct.latents) and torch.equal(second.latents, direct.latents)
+    assert first.recipe["source"] == direct.recipe["source"]
+    assert len(encoded.kept) == 1
+
+
+@pytest.mark.parametrize("name", ["rf-inversion", "rf-solver-edit"])
+def test_an_editors_own_inversion_is_made_once_a_source(model, name):
+    editor, source = make(name, model), drawn(model)
+    first, second = editor.edit(source, EDITS), editor.edit(source, EDITS)
+    assert torch.equal(first.latents, second.latents)
+    assert second.recipe["nfe"]["edit"] < first.recipe["nfe"]["edit"]
+    other = editor.edit(source, EDITS, inversion_guidance_scale=2.0)
+    assert other.recipe["nfe"]["edit"] == first.recipe["nfe"]["edit"], "other settings are another path"
+    assert gap(other.latents, first.latents) > 1e-3
 
 
 def test_reprompting_is_sampling_from_the_sources_noise(model):
@@ -215,13 +233,14 @@ def test_one_part_alone(model):
 @pytest.mark.parametrize(
     ("editor", "settings", "message"),
     [
-        (SDEdit, {"strength": 0.0}, r"strength must lie in \(0, 1\]"),
+        (SDEdit, {"strength": -0.1}, r"strength must lie in \[0, 1\]"),
+        (SDEdit, {"strength": None}, "strength must be a number"),
         (SDEdit, {"strength": float("nan")}, "strength"),
-        (SDEdit, {"num_steps": 0}, "num_steps must be 1 or more"),
+        (SDEdit, {"num_steps": 0}, r"num_steps must lie in \[1, 10000\], got 0"),
         (FlowEdit, {"n_max": 29}, r"n_max must lie in 1..num_steps, got 29 of 28"),
         (FlowEdit, {"n_max": 0}, "n_max"),
         (FlowEdit, {"n_min": 24}, r"n_min must lie in 0..n_max - 1"),
-        (FlowEdit, {"n_avg": 0}, "n_avg must be 1 or more"),
+        (FlowEdit, {"n_avg": 0}, "n_avg must be at least 1"),
         (RFInversion, {"gamma": 1.1}, r"gamma must lie in \[0, 1\]"),
         (RFInversion, {"eta": -0.1}, "eta"),
         (RFInversion, {"t_window": (0.9, 0.5)}, "t_window must be"),

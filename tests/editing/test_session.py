@@ -16,7 +16,7 @@ from stableflow.errors import LoadError, TokenLayoutError
 @pytest.mark.parametrize("make", [generated, inverted])
 @pytest.mark.parametrize("keep", ["device", "share"])
 def test_a_loaded_source_gives_the_same_edits(model, tmp_path, make, keep):
-    editor, source = sf.StableFlow(model, layers=LAYERS, keep=keep), make(model, keep=keep)
+    editor, source = sf.StableFlow(model, layers=LAYERS, kv_memory=keep), make(model, kv_memory=keep)
     source.save(tmp_path)
     loaded = sf.Source.load(tmp_path)
     assert loaded.fingerprint == source.fingerprint
@@ -43,9 +43,9 @@ def test_a_new_process_gives_the_same_edits(model, tmp_path):
 
 def test_text_lengths_may_differ_unless_the_batch_is_shared(pipeline, tmp_path):
     short, long = (sf.wrap(pipeline, name="x", max_sequence_length=length) for length in (20, 33))
-    recorded = sf.StableFlow(short, layers=LAYERS, keep="device").generate(SOURCE, seed=0, num_steps=2)
+    recorded = sf.StableFlow(short, layers=LAYERS, kv_memory="device").generate(SOURCE, seed=0, num_steps=2)
     assert sf.StableFlow(long, layers=LAYERS).edit(recorded, EDITS).images.shape[0] == len(EDITS)
-    shared = sf.StableFlow(short, layers=LAYERS, keep="share").generate(SOURCE, seed=0, num_steps=2)
+    shared = sf.StableFlow(short, layers=LAYERS, kv_memory="share").generate(SOURCE, seed=0, num_steps=2)
     with pytest.raises(TokenLayoutError, match="one text length"):
         sf.StableFlow(long, layers=LAYERS).edit(shared, EDITS)
 

@@ -22,8 +22,8 @@ def generated(model, **settings):
     return sf.StableFlow(model, layers=LAYERS, **settings).generate(SOURCE, seed=1, num_steps=6)
 
 
-def inverted(model, keep="auto", **settings):
-    return sf.StableFlow(model, layers=LAYERS, keep=keep).invert(picture(), SOURCE, num_steps=8, **settings)
+def inverted(model, kv_memory="auto", **settings):
+    return sf.StableFlow(model, layers=LAYERS, kv_memory=kv_memory).invert(picture(), SOURCE, num_steps=8, **settings)
 
 
 def test_injection_changes_the_edit_visibly_and_towards_the_source(model):
@@ -40,7 +40,7 @@ def test_injection_changes_the_edit_visibly_and_towards_the_source(model):
 def test_the_policies_agree(model, make):
     """share == record + inject; device == cpu bit for bit."""
     results = {
-        keep: sf.StableFlow(model, layers=LAYERS, keep=keep).edit(make(model, keep=keep), EDITS)
+        keep: sf.StableFlow(model, layers=LAYERS, kv_memory=keep).edit(make(model, kv_memory=keep), EDITS)
         for keep in ("share", "device", "cpu")
     }
     assert torch.equal(results["device"].latents, results["cpu"].latents)
@@ -52,7 +52,7 @@ def test_the_policies_agree(model, make):
 def test_the_policies_agree_for_every_solver(model, solver):
     latents = []
     for keep in ("share", "device"):
-        editor = sf.StableFlow(model, layers=LAYERS, keep=keep)
+        editor = sf.StableFlow(model, layers=LAYERS, kv_memory=keep)
         latents.append(editor.edit(editor.generate(SOURCE, seed=1, num_steps=4, solver=solver), EDITS).latents)
     assert (latents[0] - latents[1]).abs().max() <= 1e-5
 
@@ -61,7 +61,7 @@ def test_the_policies_agree_for_every_solver(model, solver):
 def test_the_papers_inversion_with_every_solver(model, solver):
     latents = []
     for keep in ("share", "device"):
-        editor = sf.StableFlow(model, layers=LAYERS, keep=keep)
+        editor = sf.StableFlow(model, layers=LAYERS, kv_memory=keep)
         source = editor.invert(picture(), SOURCE, num_steps=5, inversion="paper", solver=solver)
         latents.append(editor.edit(source, EDITS).latents)
     assert (latents[0] - latents[1]).abs().max() <= 1e-5
@@ -79,7 +79,7 @@ def test_edits_one_by_one_equal_edits_together_in_any_order(model, make):
 
 def test_row_zero_is_untouched_by_its_edits(model):
     """The source of a shared batch is, to rounding, the source alone."""
-    editor = sf.StableFlow(model, layers=LAYERS, keep="share")
+    editor = sf.StableFlow(model, layers=LAYERS, kv_memory="share")
     source, states = editor.generate(SOURCE, seed=1, num_steps=6), []
     editor.edit(source, EDITS, callback=lambda record: states.append((record.t1, record.latents[:1])))
     assert len(states) == 6
@@ -119,9 +119,9 @@ def test_nudging_is_undone(model):
 
 
 def test_aligned_inversion_costs_one_pass_and_paper_two(model):
-    assert inverted(model, keep="device").nfe == 8
-    assert inverted(model, keep="device", inversion="paper").nfe == 16
-    assert inverted(model, inversion="paper", keep="share").nfe == 8
+    assert inverted(model, kv_memory="device").nfe == 8
+    assert inverted(model, kv_memory="device", inversion="paper").nfe == 16
+    assert inverted(model, inversion="paper", kv_memory="share").nfe == 8
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
@@ -177,8 +177,6 @@ def test_a_source_is_refused_under_other_settings(model):
     other = sf.wrap(tiny_flux_pipeline(seed=5), name="other")
     with pytest.raises(FingerprintError, match=r"checkpoint is '\w+' there and '\w+' here"):
         sf.StableFlow(other, layers=LAYERS).edit(source, EDITS)
-    with pytest.raises(FingerprintError, match=r"layers is \(0, 3\) there and \(0, 4\) here"):
-        sf.StableFlow(model, layers=[0, 4]).edit(source, EDITS)
     half = sf.wrap(tiny_flux_pipeline().to(dtype=torch.bfloat16), name="random-flux")
     with pytest.raises(FingerprintError, match="dtype is 'float32' there and 'bfloat16' here"):
         sf.StableFlow(half, layers=LAYERS).edit(source, EDITS)
@@ -197,6 +195,27 @@ def test_a_source_is_refused_under_other_settings(model):
         source.fingerprint.require(colour="red")
 
 
+@pytest.mark.parametrize("make", [generated, inverted])
+def test_layers_that_were_not_recorded_are_recorded_when_an_edit_asks_for_them(model, make):
+    source = make(model, kv_memory="device")
+    later = sf.StableFlow(model, layers=[1, 4]).edit(source, EDITS)
+    editor = sf.StableFlow(model, layers=[1, 4])
+    if make is generated:
+        known = editor.generate(SOURCE, seed=1, num_steps=6)
+    else:
+        known = editor.invert(picture(), SOURCE, num_steps=8)
+    assert (later.latents - editor.edit(known, EDITS).latents).abs().max() <= 1e-5
+    assert later.recipe["layers"] == [1, 4] and later.recipe["nfe"]["source"] > source.nfe
+    again = sf.StableFlow(model, layers=[1, 4]).edit(source, EDITS[0])
+    assert (again.latents - later.latents[:1]).abs().max() <= 1e-5
+
+
+def test_the_old_name_of_kv_memory_is_taken_with_a_warning(model):
+    with pytest.warns(UserWarning, match="kv_memory"):
+        editor = sf.StableFlow(model, layers=LAYERS, keep="share")
+    assert editor.kv_memory == "share" and editor.having(weight=0.5).kv_memory == "share"
+
+
 def test_bad_settings(model):
     editor = sf.StableFlow(model, layers=LAYERS)
     with pytest.raises(InputError, match=r"layers \[5\] are out of range.*0\.\.4"):
@@ -209,7 +228,7 @@ def test_bad_settings(model):
         editor.edit(generated(model), [])
     with pytest.raises(InputError, match="Both seed and latents"):
         editor.generate(SOURCE, seed=1, latents=torch.zeros(1, 4, 8, 8))
-    with pytest.raises(InputError, match=r"latents must have shape \(1, 4, 8, 8\)"):
+    with pytest.raises(InputError, match=r"latents must be a tensor of shape \(1, 4, 8, 8\)"):
         editor.generate(SOURCE, latents=torch.zeros(1, 4, 9, 8))
     with pytest.raises(InputError, match="inversion='paper' with this solver"):
         editor.invert(picture(), SOURCE, solver="heun")

@@ -100,7 +100,7 @@ def test_rows_by_hand():
 def test_the_mean_keeps_apart_what_was_asked(model, rows, per_step, per_head):
     latents, conditioning = rows
     mean, plain = AttentionMean(per_step=per_step, per_head=per_head), {}
-    capturing = CaptureAttention([1, 3], POINTS, (16, 16), mean, t_window=(0.4, 0.9))
+    capturing = CaptureAttention([1, 3], POINTS, (16, 16), mean, when=(0.4, 0.9))
     checking = CaptureAttention([1, 3], POINTS, (16, 16), lambda f, layer, p: plain.setdefault((f.t, layer), p))
     with model.attach(capturing, checking):
         for t in (1.0, 0.8, 0.5, 0.1):

@@ -4,8 +4,10 @@ from tiny_flux import NUM_LAYERS, tiny_flux_pipeline
 
 import stableflow as sf
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
+from stableflow.flow.schedule import NEVER, Schedule
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
 from stableflow.interventions.blend import Blend
+from stableflow.region import Region
 
 EVERY = tuple(range(NUM_LAYERS))
 
@@ -92,6 +94,15 @@ def test_only_image_tokens_are_replaced(model, rows):
     assert not torch.equal(seen["after"][1, text:], seen["before"][1, text:])
 
 
+@pytest.mark.parametrize("when", [(0.5, 0.9), Schedule.window(0.5, 0.9)])
+def test_bypass_in_a_window(model, rows, when):
+    latents, conditioning, _ = rows
+    for t in (1.0, 0.9, 0.7, 0.5, 0.2):
+        always = [Bypass([0])] if 0.5 <= t <= 0.9 else []
+        expected = run(model, latents, conditioning, *always, t=t)
+        assert torch.equal(run(model, latents, conditioning, Bypass([0], when), t=t), expected)
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_weight(model, rows, weight):
     latents, conditioning, plain = rows
@@ -114,7 +125,7 @@ def test_token_mask(model, rows):
     half[:2] = 1
     features, source = torch.randn(1, 16, 8), torch.randn(1, 16, 8)
     layout = sf.TokenLayout(4, 4, 7, {"double": 0, "single": 7})
-    mixed = Blend(token_mask=half).apply(features, source, layout)
+    mixed = Blend(token_mask=half).apply(features, source, layout, 0.8)
     assert torch.equal(mixed[:, :8], source[:, :8]) and torch.equal(mixed[:, 8:], features[:, 8:])
     with pytest.raises(TokenLayoutError, match="4 x 4 image tokens"):
         run(model, latents, conditioning, ShareKV([0], Blend(token_mask=torch.ones(3, 4))))
@@ -127,7 +138,51 @@ def test_time_window(model, rows):
     assert not torch.equal(run(model, latents, conditioning, early, t=0.8), plain)
 
 
-@pytest.mark.parametrize("bad", [{"weight": 1.5}, {"weight": float("nan")}, {"t_window": (0.8, 0.2)}])
+@pytest.mark.parametrize("t", [1.0, 0.9, 0.8, 0.5, 0.2])
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_a_window_is_a_schedule(model, rows, weight, t):
+    latents, conditioning, _ = rows
+    short = ShareKV([0], Blend(weight, t_window=(0.5, 0.9)))
+    long = ShareKV([0], Blend(Schedule.window(0.5, 0.9, weight)))
+    plain = ShareKV([0], Blend(weight if 0.5 <= t <= 0.9 else 0.0))
+    drawn = [run(model, latents, conditioning, sharing, t=t) for sharing in (short, long, plain)]
+    assert torch.equal(drawn[0], drawn[1]) and torch.equal(drawn[0], drawn[2])
+    assert short.blend.replaces == long.blend.replaces == (weight == 1.0)
+
+
+def test_a_weight_that_falls(model, rows):
+    latents, conditioning, _ = rows
+    falling = Blend(Schedule.ramp(0.8, 0.2, low=0.3, high=0.7))
+    for t, weight in ((0.9, 0.8), (0.5, 0.5), (0.1, 0.2)):
+        drawn = [run(model, latents, conditioning, ShareKV([0], b), t=t) for b in (falling, Blend(weight))]
+        assert torch.allclose(*drawn, atol=1e-6)
+    assert not falling.replaces and not Blend(NEVER).acts_at(0.5)
+
+
+def test_a_region_is_its_token_mask(model, rows):
+    latents, conditioning, plain = rows
+    region = ~Region.box(0, 0, 6, 12, size=(16, 16))
+    mask = torch.ones(4, 4)
+    mask[:3, 0], mask[:3, 1] = 0, 0.5  # a token is 4 x 4 pixels here
+    by_mask = run(model, latents, conditioning, ShareKV([0], Blend(0.7, token_mask=mask)))
+    assert torch.equal(run(model, latents, conditioning, ShareKV([0], Blend(0.7, region=region))), by_mask)
+    assert not torch.equal(by_mask, plain)
+    with pytest.raises(InputError, match="Bring it to the size"):
+        run(model, latents, conditioning, ShareKV([0], Blend(region=Region.everywhere((16, 18)))))
+    with pytest.raises(TokenLayoutError, match="one map, or one an edit"):
+        run(model, latents, conditioning, ShareKV([0], Blend(region=Region(torch.ones(3, 16, 16)))))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"weight": 1.5},
+        {"weight": float("nan")},
+        {"weight": Schedule.ramp(2.0, 0.0)},
+        {"t_window": (0.8, 0.2)},
+        {"token_mask": torch.ones(4, 4), "region": Region.everywhere((16, 16))},
+    ],
+)
 def test_bad_blends(bad):
     with pytest.raises(InputError):
         Blend(**bad)

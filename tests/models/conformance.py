@@ -431,7 +431,7 @@ def _picture(family: TinyFamily) -> Tensor:
 @cache
 def _sources(family: TinyFamily, keep: str) -> list[tuple[sf.StableFlow, sf.Source]]:
     """A drawn and a real source; the real one is not square and not guided, its edits are."""
-    editor = sf.StableFlow(model_of(family), layers=[0, len(model_of(family).layers) - 1], keep=keep)
+    editor = sf.StableFlow(model_of(family), layers=[0, len(model_of(family).layers) - 1], kv_memory=keep)
     drawn = editor.generate(PROMPTS[0], seed=1, num_steps=3, height=family.size, width=family.size)
     return [(editor, drawn), (editor, editor.invert(_picture(family), PROMPTS[0], num_steps=3))]
 

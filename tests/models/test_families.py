@@ -192,7 +192,7 @@ def test_the_second_attention_of_sd35_medium_is_recorded_and_injected():
 def test_flux_sessions_keep_their_names(tmp_path):
     """Files of one branch and one attention are written as before there were more."""
     family, model, *_ = prepared("FLUX.1")
-    editor = sf.StableFlow(model, layers=[3], keep="device")
+    editor = sf.StableFlow(model, layers=[3], kv_memory="device")
     editor.generate(PROMPTS[0], seed=0, num_steps=1, height=family.size, width=family.size).save(tmp_path)
     with safe_open(tmp_path / "source.safetensors", framework="pt") as file:
         assert sorted(name for name in file.keys() if name.startswith("kv/")) == [  # noqa: SIM118
@@ -266,7 +266,7 @@ def test_words_are_the_tokens_that_another_word_moves(name):
 def test_attention_of_an_edit_is_whole_and_leaves_the_picture(name, keep):
     """Image, words and rest are all there is; source and edit have texts of two lengths where the family allows it."""
     family, model, *_ = prepared(name)
-    editor = sf.StableFlow(model, layers=[0], keep=keep)
+    editor = sf.StableFlow(model, layers=[0], kv_memory=keep)
     source = editor.generate(PROMPTS[0], seed=1, num_steps=2, height=family.size, width=family.size)
     maps = sf.attention(editor, source, PROMPTS[1:], points=[(5, 9)])
     assert torch.equal(maps.images, editor.edit(source, PROMPTS[1:]).images)
@@ -398,7 +398,7 @@ def test_bf16_runs_finite(name):
     """States stay in float32."""
     family = FAMILIES[name]
     model = model_of(family, pipeline=family.make().to(dtype=torch.bfloat16))
-    editor = sf.StableFlow(model, layers=[0, 1], keep="device")
+    editor = sf.StableFlow(model, layers=[0, 1], kv_memory="device")
     source = editor.generate(PROMPTS[0], seed=0, num_steps=2, height=family.size, width=family.size)
     edits = editor.edit(source, PROMPTS)
     assert source.latents.dtype == edits.latents.dtype == torch.float32

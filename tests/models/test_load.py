@@ -179,7 +179,7 @@ def test_quantised_weights(folder, model, kind):
     difference = (velocity(loaded) - velocity(model)).abs().max()
     assert 0 < difference < 0.2 * velocity(model).abs().max()
     assert loaded.modifications == ("quantised weights",) and loaded.checkpoint_hash() != model.checkpoint_hash()
-    recorded, shared = (sf.StableFlow(loaded, layers=[0, 3], keep=keep) for keep in ("cpu", "share"))
+    recorded, shared = (sf.StableFlow(loaded, layers=[0, 3], kv_memory=keep) for keep in ("cpu", "share"))
     source = recorded.generate("a red dog", seed=1, num_steps=2)
     edits = recorded.edit(source, ["a blue cat"]).latents
     assert torch.equal(recorded.edit(source, ["a blue cat"]).latents, edits)

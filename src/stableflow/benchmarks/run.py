@@ -18,8 +18,8 @@ from stableflow.benchmarks.judges import Judge
 from stableflow.benchmarks.settings import PLAIN, Setting
 from stableflow.editing import EDITORS
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.source import Source
-from stableflow.editing.stable_flow import StableFlow
 from stableflow.editing.versions import versions
 from stableflow.errors import InputError, StableFlowError
 from stableflow.images import save_png, to_pil

@@ -10,7 +10,7 @@ import typer
 
 from stableflow.cli import options as o
 from stableflow.cli.output import Format, Reporter
-from stableflow.editing.stable_flow import StableFlow
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.errors import StableFlowError
 from stableflow.models.load import bundled_path, load
 

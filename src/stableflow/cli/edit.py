@@ -9,9 +9,9 @@ from stableflow.cli import options as o
 from stableflow.cli.output import Format, Reporter
 from stableflow.cli.plan import edit_plan
 from stableflow.cli.settings import EditSettings, from_recipe, make_settings, read_yaml
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
-from stableflow.editing.stable_flow import StableFlow
 from stableflow.errors import InputError
 from stableflow.files import check_writable
 from stableflow.flow.integrate import StepRecord
@@ -74,7 +74,7 @@ def edit(
     loaded = o.open_model(
         settings.model, device, dtype, offload, components, lora, offline, settings.max_sequence_length, quantise
     )
-    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep, preset=settings.speed())
+    editor = StableFlow(loaded, layers=settings.layers, kv_memory=settings.keep, preset=settings.speed())
     if dry_run:
         plan = edit_plan(editor, settings)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])

@@ -6,7 +6,7 @@ from stableflow.cli import options as o
 from stableflow.cli.edit import make_source
 from stableflow.cli.output import Format, Reporter
 from stableflow.cli.settings import make_settings
-from stableflow.editing.stable_flow import StableFlow
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.errors import InputError
 from stableflow.files import check_writable
 from stableflow.images import prepare, save_png, to_pil
@@ -53,7 +53,7 @@ def invert(
     loaded = o.open_model(
         settings.model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise
     )
-    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep, preset=settings.speed())
+    editor = StableFlow(loaded, layers=settings.layers, kv_memory=settings.keep, preset=settings.speed())
     source = make_source(editor, settings, reporter)
     source.save(out)
     save_png(out / "reconstruction.png", to_pil(source.images[0], source.alpha))

@@ -10,7 +10,7 @@ from stableflow.cli.edit import make_source
 from stableflow.cli.output import Format, Reporter
 from stableflow.cli.settings import EditSettings, make_settings
 from stableflow.editing.attention import AttentionResult, attention
-from stableflow.editing.stable_flow import StableFlow
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.errors import InputError, unknown_name
 from stableflow.files import check_writable
 from stableflow.images import prepare
@@ -77,7 +77,7 @@ def maps(
     loaded = o.open_model(
         settings.model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise
     )
-    editor = StableFlow(loaded, layers=settings.layers, keep=settings.keep)
+    editor = StableFlow(loaded, layers=settings.layers, kv_memory=settings.keep)
     groups = layer_groups(editor, None if against is None else _numbers(against, "--against"))
     source = make_source(editor, settings, reporter)
     with reporter.progress("editing") as advance:

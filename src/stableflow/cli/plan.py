@@ -4,8 +4,8 @@ from typing import Any
 
 from stableflow.cli.settings import EditSettings
 from stableflow.editing.memory import choose_keep, needed_bytes
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.sampling import sampler_of
-from stableflow.editing.stable_flow import StableFlow
 from stableflow.flow.integrate import count_evaluations
 from stableflow.flow.solvers import make_solver
 from stableflow.images import prepare

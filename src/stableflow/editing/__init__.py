@@ -1,11 +1,11 @@
-"""Editing methods: one paper, one file. `EDITORS` maps the public names to them."""
+"""Editing methods: one paper, one file in `methods`. `EDITORS` maps the public names to them."""
 
-from stableflow.editing.base import EDITORS, Editor
-from stableflow.editing.flowedit import FlowEdit
-from stableflow.editing.reprompt import reprompt
-from stableflow.editing.rf_inversion import RFInversion
-from stableflow.editing.rf_solver_edit import RFSolverEdit
-from stableflow.editing.sdedit import SDEdit
-from stableflow.editing.stable_flow import StableFlow
+from stableflow.editing.base import EDITORS, Editor, editor
+from stableflow.editing.methods.flowedit import FlowEdit
+from stableflow.editing.methods.reprompt import Reprompt
+from stableflow.editing.methods.rf_inversion import RFInversion
+from stableflow.editing.methods.rf_solver_edit import RFSolverEdit
+from stableflow.editing.methods.sdedit import SDEdit
+from stableflow.editing.methods.stable_flow import StableFlow
 
-__all__ = ["EDITORS", "Editor", "FlowEdit", "RFInversion", "RFSolverEdit", "SDEdit", "StableFlow", "reprompt"]
+__all__ = ["EDITORS", "Editor", "FlowEdit", "RFInversion", "RFSolverEdit", "Reprompt", "SDEdit", "StableFlow", "editor"]

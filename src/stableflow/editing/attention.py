@@ -9,14 +9,13 @@ from typing import Any
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stableflow.editing.sampling import replay_solver
+from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.editing.path import replay_solver
 from stableflow.editing.source import Source
-from stableflow.editing.stable_flow import StableFlow
 from stableflow.errors import InputError, InterventionError
-from stableflow.files import replacing, write_text_atomic
+from stableflow.files import write_tensors, write_text_atomic
 from stableflow.flow.integrate import Callback, integrate
 from stableflow.interventions import AttentionMean, CaptureAttention
 from stableflow.interventions.blend import WHOLE_FLOW
@@ -109,8 +108,7 @@ class AttentionResult:
             for name, attention in passes.items()
             for part in ("image", "text", "rest")
         }
-        with replacing(folder / "attention.safetensors") as path:
-            save_file(arrays, path)
+        write_tensors(folder / "attention.safetensors", arrays)
         content = {
             "points": [list(point) for point in self.points],
             "injected": list(self.injected),
@@ -173,11 +171,11 @@ def attention(
         result = editor.edit(
             source,
             prompts,
+            callback=callback,
             guidance_scale=guidance_scale,
-            layers=inject_layers,
+            layers=editor.layers if inject_layers is None else inject_layers,
             t_window=inject_window,
             weight=weight,
-            callback=callback,
         )
     with model.attach(watch_source):
         _replay(model, source)
@@ -211,7 +209,7 @@ def _replay(model: FlowModel, source: Source) -> None:
     def velocity(latents: Tensor, t: float) -> Tensor:
         return model.velocity(latents, t, source.conditioning, guidance_scale=guidance)
 
-    integrate(velocity, source.noise, source.grid, replay_solver(source))
+    integrate(velocity, source.noise, source.grid, replay_solver(source.fingerprint, source.path))
 
 
 def _of_prompt(

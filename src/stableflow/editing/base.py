@@ -1,61 +1,288 @@
-"""What an editor is, and the names of the known ones."""
+"""What an editor is: where its edits start and how they step. The loop around that is the same for all."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stableflow.checks import check_number, check_steps
+from stableflow.editing.making import Recording, Sampling, draw, encode, find_path
+from stableflow.editing.path import check_inversion
+from stableflow.editing.presets import SpeedPreset, make_preset
+from stableflow.editing.prompts import source_prompt
+from stableflow.editing.recipe import as_json
 from stableflow.editing.result import EditResult
+from stableflow.editing.run import Run
 from stableflow.editing.source import Source
-from stableflow.flow.integrate import Callback
+from stableflow.editing.where import Where
+from stableflow.editing.wishes import Wishes
+from stableflow.errors import unknown_name
+from stableflow.flow.integrate import Callback, walk
+from stableflow.flow.schedule import ALWAYS, Schedule
+from stableflow.flow.solvers import Solver, make_solver
+from stableflow.flow.time_grid import TimeGrid
 from stableflow.images import PictureLike
-from stableflow.models.base import Conditioning, FlowModel
+from stableflow.models.base import Conditioning, FlowModel, Intervention
 from stableflow.registry import Registry
+from stableflow.types import Latents
+from stableflow.vital.presets import default_nudge_scale
+
+Method = TypeVar("Method", bound="Editor")
 
 
-@runtime_checkable
-class Editor(Protocol):
-    """An editing method over a model: made from the model and the method's own settings, all with defaults."""
+@dataclass(frozen=True)
+class Editor(ABC):
+    """An editing method over a model. Each method below is a frozen dataclass whose fields are its settings.
 
-    @property
-    def model(self) -> FlowModel: ...
+    Args:
+        model: From `load` or `wrap`.
+        strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
+            the method at its own settings; what a method makes of it stands at its class.
+        negative: What classifier-free guidance leads away from, where a family has it; its own negative prompt if
+            None.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str] = ""
+    good_for: ClassVar[str] = ""
+
+    model: FlowModel
+    strength: float | None = field(default=None, kw_only=True)
+    negative: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.strength is not None:
+            check_number("strength", self.strength, 0, 1)
 
     def generate(
         self,
         prompt: str | Conditioning,
         *,
         seed: int | None = None,
+        latents: Latents | None = None,
         num_steps: int = 15,
+        guidance_scale: float | None = None,
         height: int | None = None,
         width: int | None = None,
+        solver: str | Solver = "euler",
+        callback: Callback | None = None,
     ) -> Source:
-        """Draw a source picture; one seed draws one picture, whatever the editor."""
-        ...
+        """Draw a source picture from noise, keeping what its edits will need; one seed, one picture, in every editor.
+
+        Args:
+            prompt: What to draw, or its conditioning (one row).
+            seed: Of the noise (drawn on the CPU, so the same on every device); a random one when None.
+            latents: The noise itself, (1, channels, latent_height, latent_width), instead of a seed.
+            num_steps: Solver steps.
+            guidance_scale: The model's usual scale when None.
+            height, width: In pixels; the model's own size when None.
+            solver: A name in `SOLVERS`, or a solver.
+            callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
+
+        Raises:
+            InputError: A setting is out of range.
+        """
+        default_height, default_width = self.model.default_size
+        size = default_height if height is None else height, default_width if width is None else width
+        self.model.check_size(*size)
+        how = Sampling(check_steps("num_steps", num_steps), make_solver(solver), guidance_scale)
+        conditioning = source_prompt(self.model, prompt, negative=self.negative)
+        with torch.no_grad():
+            return draw(
+                self.model, conditioning, how, self.recording(),
+                seed=seed, latents=latents, size=size, callback=callback,
+            )  # fmt: skip
 
     def invert(
         self,
         image: PictureLike,
         prompt: str | Conditioning,
         *,
+        solver: str | Solver | None = None,
+        num_steps: int | None = None,
+        nudge_scale: float | None = None,
+        inversion: str | None = None,
+        guidance_scale: float | None = 1.0,
         height: int | None = None,
         width: int | None = None,
+        callback: Callback | None = None,
     ) -> Source:
-        """Take a real picture as the source, with whatever this method must know of it before editing."""
-        ...
+        """Take a real picture as a source, and find its noise and path where this method starts from them.
+
+        Args:
+            image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
+            prompt: What the picture shows, or its conditioning.
+            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
+                takes any.
+            num_steps: Solver steps; the preset's when None: 50 of the exact one.
+            nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
+                checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
+            inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
+                the noise and puts the source back on its path after every step; it costs a second pass. A method that
+                needs no path finds one only if any of these four is given.
+            guidance_scale: Of the source's own passes.
+            height, width: Size to work at, in pixels; by default the picture's own, reduced to fit the model's
+                usual size. The picture is padded to the model's multiple and cropped back.
+            callback: Told of every finished inversion step.
+
+        Raises:
+            ImageError: The picture cannot be read.
+            InputError: A setting is out of range, or the solver does not go with aligned replay.
+        """
+        given = (solver, num_steps, nudge_scale, inversion)
+        how = self.inverting(solver, num_steps, nudge_scale, inversion, guidance_scale)
+        conditioning = source_prompt(self.model, prompt, negative=self.negative)
+        with torch.no_grad():
+            encoded = encode(self.model, conditioning, image, height=height, width=width)
+            if not self.needs_path and all(setting is None for setting in given):
+                return encoded
+            return find_path(self.model, encoded, how, self.recording(), callback)
+
+    def inverting(
+        self,
+        solver: str | Solver | None = None,
+        num_steps: int | None = None,
+        nudge_scale: float | None = None,
+        inversion: str | None = None,
+        guidance_scale: float | None = 1.0,
+    ) -> Sampling:
+        """Return how pictures are inverted: what is given, and the speed preset for the rest."""
+        speed = self.speed()
+        chosen = make_solver(speed.solver if solver is None else solver)
+        way = speed.inversion if inversion is None else inversion
+        check_inversion(way, chosen)
+        steps = speed.num_steps if num_steps is None else check_steps("num_steps", num_steps)
+        scale = default_nudge_scale(self.model) if nudge_scale is None else check_number("nudge_scale", nudge_scale)
+        return Sampling(steps, chosen, guidance_scale, way, scale)
 
     def edit(
-        self, source: Source, prompts: str | Sequence[str] | Conditioning, *, callback: Callback | None = None
+        self,
+        source: Source,
+        prompts: Wishes,
+        *,
+        region: Where | None = None,
+        exact: bool = True,
+        callback: Callback | None = None,
+        **settings: Any,
     ) -> EditResult:
-        """Draw the edits of a source; the same call gives the same pictures."""
-        ...
+        """Draw the edits of a source, all in one batch; the same call gives the same pictures.
+
+        Args:
+            source: From `generate`, `invert` or `Source.load`, of any editor over the same checkpoint.
+            prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
+            region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
+                (`REGIONS`). Outside, latents follow the source's path.
+            exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
+                model's autoencoder makes of them.
+            callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
+            settings: Any of this editor's own, for this call.
+
+        Raises:
+            FingerprintError: The source belongs to another checkpoint or dtype.
+            InputError: A setting is out of range, or the region does not fit.
+            NumericsError: A step produced NaN or infinity.
+        """
+        editor = self.having(**settings)
+        with torch.no_grad():
+            run = Run(editor, source, prompts, region=region)
+            if editor.strength == 0:
+                return run.unchanged()
+            run.source = editor.prepared(run)
+            with run.attached(editor.interventions(run)):
+                latents = walk(run.step, editor.start(run), run.grid, callback=callback)
+            return run.result(editor.finish(run, latents), exact=exact)
+
+    def having(self: Method, **settings: Any) -> Method:
+        """Return the editor with some settings changed.
+
+        Raises:
+            UnknownNameError: It has no such setting; lists those that it has.
+        """
+        known = self.setting_names()
+        for name in settings:
+            if name not in known:
+                raise unknown_name(f"setting of {self.name}", name, known)
+        return dataclasses.replace(self, **settings) if settings else self
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as JSON values, the model apart."""
+        return {name: as_json(getattr(self, name)) for name in self.setting_names()}
+
+    @classmethod
+    def setting_names(cls) -> list[str]:
+        """Return the names of the settings, the model apart."""
+        return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
+
+    # What a method may say of itself; all but `step` have defaults.
+
+    needs_path: ClassVar[bool] = False
+    """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    @abstractmethod
+    def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
+        """Return the edits at t1 from those at t0: the paper's rule."""
+
+    def times(self, run: Run) -> TimeGrid:
+        """Return the times that edits visit; the model's own at the method's num_steps."""
+        return run.whole_grid(getattr(self, "num_steps"))  # noqa: B009
+
+    def start(self, run: Run) -> Latents:
+        """Return the edits at the first time, a row each; the source's own picture or noise by default."""
+        return run.rows(run.clean)
+
+    def finish(self, run: Run, z: Float[Tensor, "rows channels latent_height latent_width"]) -> Latents:
+        """Return the edits' image latents from their last state."""
+        return z
+
+    def held(self, run: Run, t: float) -> Latents:
+        """Return where the source is at t, in the coordinates that the method moves in."""
+        return run.source.path.at(t)
+
+    def pinned(self, run: Run) -> Schedule:
+        """Return how far what lies outside a region is put back there after a step."""
+        return ALWAYS
+
+    def prepared(self, run: Run) -> Source:
+        """Return the source with all that `start` and `step` ask of it."""
+        return run.source
+
+    def interventions(self, run: Run) -> Sequence[Intervention]:
+        """Return what acts on the model's layers meanwhile."""
+        return ()
+
+    def notes(self, run: Run) -> dict[str, Any]:
+        """Return what else recipes should say."""
+        return {}
+
+    def recording(self) -> Recording:
+        """Return which keys and values sources are to keep."""
+        return Recording()
+
+    def speed(self) -> SpeedPreset:
+        """Return how pictures are inverted where it is not said."""
+        return make_preset("exact")
 
 
-EDITORS: Registry[Callable[..., Editor]] = Registry("editor")
-"""From public names to what makes an editor: `EDITORS["sdedit"](model, strength=0.6)`."""
+EDITORS: Registry[type[Editor]] = Registry("editor", group="stableflow.editors")
+"""From public names to editors: `EDITORS["sdedit"](model, strength=0.6)`. Other packages add theirs by entry points."""
 
 
-def describe_editor(editor: Editor) -> dict[str, Any]:
-    """Return the name and settings of an editor that is a registered dataclass, as JSON values."""
-    name = next((name for name, known in EDITORS.items() if known is type(editor)), type(editor).__name__)
-    assert dataclasses.is_dataclass(editor), f"{name} keeps its settings elsewhere"
-    settings = {field.name: getattr(editor, field.name) for field in dataclasses.fields(editor)}
-    return {"name": name, **{key: value for key, value in settings.items() if key != "model"}}
+def editor(name: str, *, paper: str = "", good_for: str = "") -> Callable[[type[Method]], type[Method]]:
+    """Return a decorator that registers an editor.
+
+    Args:
+        name: Its public name.
+        paper: Where it is from.
+        good_for: What a user should take it for, in a few words.
+    """
+
+    def register(method: type[Method]) -> type[Method]:
+        method.name, method.paper, method.good_for = name, paper, good_for
+        return EDITORS.register(name)(method)
+
+    return register

@@ -11,16 +11,16 @@ from stableflow.interventions.store import Precision
 from stableflow.models.base import FlowModel
 
 FP8_BYTES = 1  # a number
-Keep = Literal["auto", "device", "cpu", "share"]
+KVMemory = Literal["auto", "device", "cpu", "share"]
 SHARE_OF_FREE = 0.5  # of free memory that recorded keys and values may take by default
 
 
-def choose_keep(keep: Keep, bytes_needed: int, device: torch.device) -> Keep:
+def choose_memory(memory: KVMemory, bytes_needed: int, device: torch.device) -> KVMemory:
     """Return "device", "cpu" or "share"; "auto" takes the first with room."""
-    if keep not in ("auto", "device", "cpu", "share"):
-        raise unknown_name("keep", keep, ["auto", "device", "cpu", "share"])
-    if keep != "auto":
-        return keep
+    if memory not in ("auto", "device", "cpu", "share"):
+        raise unknown_name("kv_memory", memory, ["auto", "device", "cpu", "share"])
+    if memory != "auto":
+        return memory
     if bytes_needed <= SHARE_OF_FREE * _free_bytes(device):
         return "device"
     on_cpu = bytes_needed <= SHARE_OF_FREE * _free_bytes(torch.device("cpu"))
@@ -36,7 +36,7 @@ def needed_bytes(
 
 
 def make_store(
-    keep: Keep,
+    memory: KVMemory,
     bytes_needed: int,
     device: torch.device,
     *,
@@ -44,7 +44,7 @@ def make_store(
     last_visits: bool = False,
 ) -> KVStore | None:
     """Return an empty store, or None where the source shares the batch with its edits."""
-    choice = choose_keep(keep, bytes_needed, device)
+    choice = choose_memory(memory, bytes_needed, device)
     if choice == "share":
         return None
     return KVStore("cpu" if choice == "cpu" else None, precision=precision, last_visits=last_visits)

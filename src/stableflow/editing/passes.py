@@ -1,4 +1,4 @@
-"""What every editor does around its passes of the model: encode prompts, draw noise, count evaluations, decode."""
+"""What every editor does around its passes of the model: draw noise, count evaluations, decode."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from stableflow.editing.source import Source
-from stableflow.errors import InputError
 from stableflow.models.base import Conditioning, FlowModel, Guidance
 from stableflow.types import Images, Latents
 
@@ -23,23 +22,6 @@ class CountedVelocity:
     def __call__(self, latents: Tensor, t: float) -> Tensor:
         self.nfe += 1
         return self._model.velocity(latents, t, self._conditioning, guidance_scale=self._guidance_scale)
-
-
-def encode_prompts(model: FlowModel, prompts: str | Sequence[str] | Conditioning) -> Conditioning:
-    """Return the conditioning of one or more prompts; one that is encoded already passes through.
-
-    Raises:
-        InputError: There is no prompt, or one is empty.
-    """
-    if isinstance(prompts, Conditioning):
-        return prompts
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not texts:
-        raise InputError("No prompt was given; pass at least one edited prompt.")
-    for text in texts:
-        if not text.strip():
-            raise InputError("A prompt is empty; describe the picture in words, such as 'a dog on the grass'.")
-    return model.encode_prompt(texts)
 
 
 def standard_noise(generator: torch.Generator, shape: Sequence[int], device: torch.device) -> Latents:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stableflow.errors import unknown_name
+from stableflow.errors import InputError, unknown_name
 from stableflow.interventions.store import Precision
 
 
@@ -44,10 +44,20 @@ PRESETS = {
 }
 
 
-def make_preset(preset: str | SpeedPreset) -> SpeedPreset:
-    """Return the preset itself, or the one of this name."""
+def make_preset(preset: str | SpeedPreset | Mapping[str, Any]) -> SpeedPreset:
+    """Return the preset itself, the one of this name, or the one that `describe` described.
+
+    Raises:
+        UnknownNameError: No preset has this name.
+        InputError: The description is of another version.
+    """
     if isinstance(preset, SpeedPreset):
         return preset
+    if isinstance(preset, Mapping):
+        try:
+            return SpeedPreset(**preset)
+        except TypeError as error:
+            raise InputError(f"The preset of this run is of another version: {error}.") from error
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     return PRESETS[preset]

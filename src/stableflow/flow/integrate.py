@@ -1,4 +1,4 @@
-"""The one loop over steps."""
+"""The one loop over steps, and solvers in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,17 +32,18 @@ class StepRecord:
 Callback = Callable[[StepRecord], None]
 
 
-def integrate(
-    velocity: Velocity, latents: Latents, grid: TimeGrid, solver: Solver, *, callback: Callback | None = None
-) -> Latents:
-    """Solve dz/dt = v(z, t) along the grid.
+Step = Callable[[Tensor, float, float], Tensor]
+"""One step: (latents at t0, t0, t1) -> latents at t1."""
+
+
+def walk(step: Step, latents: Latents, grid: TimeGrid, *, callback: Callback | None = None) -> Latents:
+    """Take one step after another along the grid: the only loop over flow times.
 
     Args:
-        velocity: The field v.
-        latents: State at the grid's first time. Kept in float32 throughout; the field may compute in less.
+        step: From the state at t0 to the one at t1.
+        latents: State at the grid's first time. Kept in float32 throughout; what a step computes may be in less.
         grid: Times to visit; falling times sample, rising times invert.
-        solver: The update rule.
-        callback: Told of every finished step; it sees and cannot steer.
+        callback: Told of every finished step; it sees and cannot steer. What it raises ends the walk at once.
 
     Returns:
         The state at the grid's last time, float32.
@@ -51,14 +52,32 @@ def integrate(
         NumericsError: A step produced NaN or infinity; names the step and the time.
     """
     latents = latents.to(torch.float32)
-    state = solver.init(velocity, grid.times[0], latents)
     for index, (t0, t1) in enumerate(grid.steps()):
         previous = latents
-        latents, state = solver.step(velocity, t0, t1, latents, state)
+        latents = step(latents, t0, t1)
         _require_finite(latents, index, grid.num_steps, t0, t1)
         if callback is not None:
             callback(StepRecord(index, grid.num_steps, t0, t1, latents, previous))
     return latents
+
+
+def integrate(
+    velocity: Velocity, latents: Latents, grid: TimeGrid, solver: Solver, *, callback: Callback | None = None
+) -> Latents:
+    """Solve dz/dt = v(z, t) along the grid; see `walk`.
+
+    Args:
+        velocity: The field v.
+        solver: The update rule.
+    """
+    state = solver.init(velocity, grid.times[0], latents.to(torch.float32))
+
+    def step(latents: Tensor, t0: float, t1: float) -> Tensor:
+        nonlocal state
+        latents, state = solver.step(velocity, t0, t1, latents, state)
+        return latents
+
+    return walk(step, latents, grid, callback=callback)
 
 
 def count_evaluations(solver: Solver, grid: TimeGrid) -> int:

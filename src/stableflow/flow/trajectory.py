@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.errors import InputError
+from stableflow.flow.integrate import StepRecord
 
 
 class Trajectory:
@@ -19,6 +20,10 @@ class Trajectory:
     def put(self, t: float, latents: Float[Tensor, "batch channels latent_height latent_width"]) -> None:
         """Keep a float32 copy of the state at time t; a later state at the same t replaces it."""
         self._states[t] = latents.detach().to(torch.float32, copy=True)
+
+    def keep(self, record: StepRecord) -> None:
+        """Keep the state after a step: a callback of `walk`."""
+        self.put(record.t1, record.latents)
 
     def at(self, t: float) -> Float[Tensor, "batch channels latent_height latent_width"]:
         """Return the state at exactly time t.
@@ -45,3 +50,10 @@ class Trajectory:
 
     def __len__(self) -> int:
         return len(self._states)
+
+
+def recording(latents: Tensor, t: float) -> Trajectory:
+    """Return a trajectory that begins with this state, for the callback of a walk from there."""
+    trajectory = Trajectory()
+    trajectory.put(t, latents)
+    return trajectory

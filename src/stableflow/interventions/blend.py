@@ -1,76 +1,114 @@
 """How strongly, where and when a source's keys and values replace an edit's."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.errors import InputError, TokenLayoutError
+from stableflow.flow.schedule import Schedule, as_schedule, as_window
 from stableflow.models.base import TokenLayout
+from stableflow.region import Region
 
 WHOLE_FLOW = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Blend:
-    """features + amount (source - features), with amount = weight x mask inside the time window and 0 outside.
+    """features + amount (source - features), with amount = weight(t) x where.
 
     Args:
-        weight: 1 replaces, 0 leaves alone.
-        token_mask: Amount for each image token in [0, 1], shape (token_rows, token_columns), or with one such map
-            for each edit row in front; None is 1 everywhere.
-        t_window: Closed interval of flow times (low, high) in which the blend acts; 1 is noise.
+        weight: 1 replaces, 0 leaves alone; a number, or a schedule over flow time.
+        token_mask: Where, as an amount for each image token in [0, 1], shape (token_rows, token_columns), or with one
+            such map for each edit row in front; None is 1 everywhere.
+        t_window: Closed interval of flow times (low, high) outside of which the weight is 0; 1 is noise.
+        region: Where, at the pixels of the padded picture, instead of a token mask: each token takes the mean of its
+            pixels. What an edit may change is the region, so that what is held of its source is `~region`.
     """
 
-    weight: float = 1.0
+    weight: float | Schedule = 1.0
     token_mask: Float[Tensor, "*edits token_rows token_columns"] | None = None
     t_window: tuple[float, float] = WHOLE_FLOW
+    region: Region | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.weight <= 1.0:
+        if not all(0.0 <= value <= 1.0 for value in self.schedule.values):
             raise InputError(f"weight must lie in [0, 1] (1 injects fully), got {self.weight}.")
-        low, high = self.t_window
-        if not 0.0 <= low <= high <= 1.0:
-            raise InputError(
-                f"t_window must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {self.t_window}."
-            )
-        if self.token_mask is not None and self.token_mask.ndim not in (2, 3):
-            raise InputError(
-                "token_mask must have shape (token_rows, token_columns) or (edits, token_rows, token_columns), got "
-                f"{tuple(self.token_mask.shape)}."
-            )
+        if self.token_mask is not None and self.region is not None:
+            raise InputError("Give token_mask or region, not both: each says where the source's features go.")
+        if self.token_mask is not None:
+            object.__setattr__(self, "token_mask", _checked_mask(self.token_mask))
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The weight at every flow time."""
+        return as_schedule(self.weight).within(*as_window(self.t_window))
 
     @property
     def replaces(self) -> bool:
         """Whether, where it acts, nothing of the edit's own is left."""
-        return self.weight == 1.0 and self.token_mask is None
+        values = set(self.schedule.values)
+        return self.schedule.is_stepped and 1.0 in values <= {0.0, 1.0} and self.token_mask is None is self.region
 
     def acts_at(self, t: float) -> bool:
         """Whether anything is blended at flow time t."""
-        return self.weight > 0.0 and self.t_window[0] <= t <= self.t_window[1]
+        return self.schedule(t) > 0.0
 
     def apply(
         self,
         features: Float[Tensor, "edits image_tokens dim"],
         source: Float[Tensor, "1 image_tokens dim"],
         layout: TokenLayout,
+        t: float,
     ) -> Float[Tensor, "edits image_tokens dim"]:
         """Return the blended features; exactly the source's where the amount is 1, exactly their own where 0."""
-        source = source.expand_as(features)
-        if self.token_mask is None:
-            return source if self.weight == 1.0 else torch.lerp(features, source, self.weight)
-        amount = self.weight * self._mask_for(layout, rows=features.shape[0]).to(features)
-        return torch.lerp(features, source, amount)
+        source, weight = source.expand_as(features), self.schedule(t)
+        where = self._amounts(layout, rows=features.shape[0])
+        if where is None:
+            return source if weight == 1.0 else torch.lerp(features, source, weight)
+        return torch.lerp(features, source, weight * where.to(features))
 
-    def _mask_for(self, layout: TokenLayout, rows: int) -> Tensor:
-        assert self.token_mask is not None
-        mask = self.token_mask if self.token_mask.ndim == 3 else self.token_mask[None]
-        expected = (layout.image_rows, layout.image_columns)
-        if mask.shape[1:] != expected or mask.shape[0] not in (1, rows):
+    @cached_property
+    def _on_grids(self) -> dict[tuple[int, int], Tensor]:
+        """The region at the tokens of each layout met: looking at every pixel once is enough."""
+        return {}
+
+    def _amounts(self, layout: TokenLayout, rows: int) -> Float[Tensor, "#edits image_tokens 1"] | None:
+        grid = (layout.image_rows, layout.image_columns)
+        if self.token_mask is not None:
+            mask = self.token_mask if self.token_mask.ndim == 3 else self.token_mask[None]
+            if mask.shape[1:] != grid:
+                raise TokenLayoutError(
+                    f"token_mask has shape {tuple(self.token_mask.shape)}, but this pass has {rows} edit row(s) of "
+                    f"{grid[0]} x {grid[1]} image tokens. Resize the mask to the token grid."
+                )
+            where = rearrange(mask, "edits rows columns -> edits (rows columns) 1")
+        elif self.region is not None:
+            if grid not in self._on_grids:
+                self._on_grids[grid] = self.region.tokens(grid)
+            where = self._on_grids[grid]
+        else:
+            return None
+        if where.shape[0] not in (1, rows):
             raise TokenLayoutError(
-                f"token_mask has shape {tuple(self.token_mask.shape)}, but this pass has {rows} edit row(s) of "
-                f"{expected[0]} x {expected[1]} image tokens. Resize the mask to the token grid."
+                f"{where.shape[0]} maps say where the source's features go, but this pass has {rows} edit row(s) of "
+                f"{grid[0]} x {grid[1]} image tokens. Give one map, or one an edit."
             )
-        return rearrange(mask, "edits rows columns -> edits (rows columns) 1")
+        return where
+
+
+def _checked_mask(mask: object) -> Tensor:
+    tensor = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
+    if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
+        given = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(mask).__name__
+        raise InputError(
+            "token_mask must have shape (token_rows, token_columns) or (edits, token_rows, token_columns) and be "
+            f"floats in [0, 1], got {given}."
+        )
+    if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        raise InputError(f"token_mask must lie in [0, 1], got {tensor.min():g} to {tensor.max():g}.")
+    return tensor

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stableflow.interventions.blend import WHOLE_FLOW
+from stableflow.flow.schedule import ALWAYS, Schedule, as_schedule
 from stableflow.models.base import BlockHook, Forward, Layer
 
 
@@ -14,17 +14,16 @@ class Bypass:
 
     Args:
         layers: Indices in execution order.
-        t_window: Closed interval of flow times (low, high) in which they are bypassed; 1 is noise.
+        when: They are bypassed at the flow times where this is not 0; a pair (low, high) is a closed window.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, measuring the effect of a layer.
     """
 
     layers: Sequence[int]
-    t_window: tuple[float, float] = WHOLE_FLOW
+    when: Schedule | tuple[float, float] = ALWAYS
 
     def hooks(self, layers: Sequence[Layer]) -> list[BlockHook]:
         return [BlockHook(layers[index], self._bypass) for index in self.layers]
 
     def _bypass(self, forward: Forward, identity: Any, output: Any) -> Any:
-        low, high = self.t_window
-        return identity if low <= forward.t <= high else None
+        return identity if as_schedule(self.when)(forward.t) else None

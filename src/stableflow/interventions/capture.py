@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.errors import InputError
-from stableflow.interventions.blend import WHOLE_FLOW
+from stableflow.flow.schedule import ALWAYS, Schedule, as_schedule
 from stableflow.models.base import AttentionHook, Forward, Layer, TokenLayout
 
 Receiver = Callable[[Forward, int, Float[Tensor, "batch points heads tokens"]], None]
@@ -33,7 +33,7 @@ class CaptureAttention:
         points: Pixels (x, y) of the picture, from its top left corner.
         size: Its (height, width) in pixels.
         keep: Called once a layer and pass.
-        t_window: Closed interval of flow times (low, high) in which to capture; 1 is noise.
+        when: Capture at the flow times where this is not 0; a pair (low, high) is a closed window.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, the attention of a point in vital and
     non-vital layers (figure 6).
@@ -43,7 +43,7 @@ class CaptureAttention:
     points: Sequence[tuple[int, int]]
     size: tuple[int, int]
     keep: Receiver
-    t_window: tuple[float, float] = WHOLE_FLOW
+    when: Schedule | tuple[float, float] = ALWAYS
 
     def __post_init__(self) -> None:
         height, width = self.size
@@ -53,17 +53,13 @@ class CaptureAttention:
                 f"points must be pixels (x, y) with 0 <= x < {width} and 0 <= y < {height}, at least one; got "
                 f"{outside or 'none'}."
             )
-        low, high = self.t_window
-        if not 0.0 <= low <= high <= 1.0:
-            raise InputError(
-                f"t_window must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {self.t_window}."
-            )
+        as_schedule(self.when)  # refuses a window that is none
 
     def hooks(self, layers: Sequence[Layer]) -> list[AttentionHook]:
         return [AttentionHook(layers[index], partial(self._capture, index)) for index in self.layers]
 
     def _capture(self, layer: int, forward: Forward, queries: Tensor, keys: Tensor, bias: Tensor | None) -> None:
-        if forward.branch != "conditional" or not self.t_window[0] <= forward.t <= self.t_window[1]:
+        if forward.branch != "conditional" or not as_schedule(self.when)(forward.t):
             return
         positions = self._positions(forward.layout)
         if bias is not None:

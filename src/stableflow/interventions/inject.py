@@ -20,7 +20,7 @@ class InjectKV:
     Args:
         layers: Indices in execution order; they must have been recorded.
         store: Filled by `RecordKV` over the same sequence of passes.
-        blend: Weight, token mask and time window; the default replaces fully, everywhere, always.
+        blend: Weight and place, over flow time; the default replaces fully, everywhere, always.
         parts: Keys, values, or both; they must have been recorded.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.
@@ -45,4 +45,4 @@ class InjectKV:
         if not self.blend.acts_at(forward.t):
             return None
         source = self.store.get(address_of(forward, layer, part), like=features)
-        return self.blend.apply(features, source, forward.layout)
+        return self.blend.apply(features, source, forward.layout, forward.t)

@@ -20,7 +20,7 @@ class ShareKV:
 
     Args:
         layers: Indices in execution order.
-        blend: Weight, token mask and time window; the default replaces fully, everywhere, always.
+        blend: Weight and place, over flow time; the default replaces fully, everywhere, always.
         parts: Keys, values, or both.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.
@@ -40,4 +40,4 @@ class ShareKV:
         if forward.batch < 2 or not self.blend.acts_at(forward.t):
             return None
         source, edits = features[:1], features[1:]
-        return torch.cat([source, self.blend.apply(edits, source, forward.layout)])
+        return torch.cat([source, self.blend.apply(edits, source, forward.layout, forward.t)])

@@ -2,15 +2,16 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
+from stableflow.checks import check_count
 from stableflow.errors import InputError
 from stableflow.models.base import FlowModel
 from stableflow.vital.similarity import DEFAULT_ENCODER
 
-VITAL = "vital"
+VITAL, ALL = "vital", "all"
 PAPER_NUDGE_SCALE = 1.15
 
 
@@ -43,16 +44,25 @@ class Preset:
     vitality: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
+class VitalSet(tuple[int, ...]):
+    """Layers that a preset chose, and no caller: a task that does better with others may take those."""
+
+
 def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, ...]:
-    """Return layer indices, sorted; "vital" asks for the preset of this very checkpoint.
+    """Return layer indices, sorted; "vital" asks for the preset of this very checkpoint, "all" for every layer.
 
     Raises:
         InputError: An index is out of range or repeated, or there is no preset; says what to do.
     """
-    if isinstance(layers, str):
-        if layers != VITAL:
-            raise InputError(f"layers must be {VITAL!r} or a list of layer numbers, got {layers!r}.")
-        return find_preset(model).layers
+    if isinstance(layers, VitalSet):
+        return layers
+    if layers == VITAL:
+        return VitalSet(find_preset(model).layers)
+    if layers == ALL:
+        return tuple(range(len(model.layers)))
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise InputError(f"layers must be {VITAL!r}, {ALL!r} or a list of layer numbers, got {layers!r}.")
+    layers = [check_count("layers", layer, -(2**31)) for layer in layers]
     total = len(model.layers)
     wrong = [index for index in layers if not 0 <= index < total]
     if wrong:

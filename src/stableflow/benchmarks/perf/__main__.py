@@ -19,8 +19,8 @@ from stableflow.benchmarks.perf.measure import engine_overhead, growth, of_drawn
 from stableflow.benchmarks.perf.random_flux import SHAPES, random_flux
 from stableflow.benchmarks.perf.table import tables, write_between
 from stableflow.benchmarks.scene_edits import scene_edits
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.presets import PRESETS
-from stableflow.editing.stable_flow import StableFlow
 from stableflow.files import write_text_atomic
 from stableflow.models.flux import FluxModel
 from stableflow.models.load import load

@@ -11,7 +11,7 @@ import torch
 from stableflow.benchmarks.perf.measure import EDITS, PROMPT, clock_for, interleaved, of_drawn, of_real
 from stableflow.benchmarks.perf.random_flux import SHAPES, Shape, random_flux
 from stableflow.benchmarks.perf.reference import draw_and_edit
-from stableflow.editing.stable_flow import StableFlow
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.models.base import Conditioning
 from stableflow.models.flux import FluxModel
 from stableflow.models.load import compile_blocks
@@ -53,7 +53,7 @@ def measure_on(device: str, size: str, *, rounds: int = 5, compiled: bool = True
             "floor, row": flop_a_row(shape, side) / rate,
             "floor, keys and values": step_bytes / bandwidth,
         }
-    drawn, exact = of_drawn(StableFlow(model, layers=layers, keep="device"), num_steps=15, rounds=rounds)
+    drawn, exact = of_drawn(StableFlow(model, layers=layers, kv_memory="device"), num_steps=15, rounds=rounds)
     picture = torch.rand(3, shape.side, shape.side, generator=torch.Generator().manual_seed(0))
     real, still_exact = of_real(model, layers, picture, rounds=max(1, rounds // 2))
     found |= {"sessions": [asdict(row) for row in drawn + real], "exact": exact and still_exact}
@@ -63,14 +63,14 @@ def measure_on(device: str, size: str, *, rounds: int = 5, compiled: bool = True
         compile_blocks(model.pipeline.transformer, model.layers)
         for side in (shape.side, shape.side // 2):
             found[f"{side} px"]["compiled"] = row_times(model, side, rounds)
-        drawn, _ = of_drawn(StableFlow(model, layers=layers, keep="device"), num_steps=15, rounds=rounds)
+        drawn, _ = of_drawn(StableFlow(model, layers=layers, kv_memory="device"), num_steps=15, rounds=rounds)
         found["sessions, compiled"] = [asdict(row) for row in drawn]
     return found
 
 
 def peaks(model: FluxModel, layers: Sequence[int]) -> dict[str, int]:
     """Return the most bytes that a CUDA device held, weights included, in the published way and in a session."""
-    editor = StableFlow(model, layers=layers, keep="device")
+    editor = StableFlow(model, layers=layers, kv_memory="device")
 
     def session() -> None:
         editor.edit(editor.generate(PROMPT, seed=1), EDITS[0])

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from stableflow.benchmarks.perf.reference import draw_and_edit, invert_and_edit
+from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.passes import CountedVelocity, standard_noise
 from stableflow.editing.presets import PRESETS
 from stableflow.editing.source import Source
-from stableflow.editing.stable_flow import StableFlow
 from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
 from stableflow.interventions import InjectKV, KVStore, RecordKV

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from stableflow.editing.on_path import REAL_EDIT_GUIDANCE
 from stableflow.editing.passes import standard_noise
-from stableflow.editing.stable_flow import REAL_EDIT_GUIDANCE
 from stableflow.flow.integrate import integrate
 from stableflow.flow.inversion import Anchored, invert, nudge, unnudge
 from stableflow.flow.solvers import Euler, FixedPoint

@@ -1,0 +1,149 @@
+"""Stable Flow: source and edits from one noise, the source's keys and values injected in chosen layers.
+
+Source: Avrahami et al., "Stable Flow: Vital Layers for Training-Free Image Editing" (CVPR 2025), arXiv:2411.14430.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import InitVar, dataclass, replace
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from stableflow.editing.base import editor
+from stableflow.editing.fingerprint import digest
+from stableflow.editing.making import Recording, record_again
+from stableflow.editing.memory import KVMemory
+from stableflow.editing.on_path import OnPath
+from stableflow.editing.policy import Hold, Policy, make_policy
+from stableflow.editing.presets import SpeedPreset, make_preset
+from stableflow.editing.recipe import as_json
+from stableflow.editing.run import Run
+from stableflow.editing.source import Source
+from stableflow.flow.schedule import ALWAYS, Schedule, as_schedule, as_window
+from stableflow.flow.skipping import every_nth, steady_times
+from stableflow.interventions import InjectKV, ReuseResidual, ShareKV
+from stableflow.interventions.blend import WHOLE_FLOW, Blend
+from stableflow.models.base import Intervention
+from stableflow.vital.presets import VITAL, VitalSet, resolve_layers
+
+
+@editor("stable-flow", paper="arXiv:2411.14430", good_for="edits that keep what is not named; with a region, exactly")
+@dataclass(frozen=True, kw_only=True)
+class StableFlow(OnPath):
+    """The editor.
+
+    Args:
+        strength: Keys and values of all layers are held with weight (1 - strength)^2, instead of the settings below;
+            inside the region if there is one.
+        layers: Where keys and values are injected: "vital" for the preset of this checkpoint, "all", or layer numbers.
+            With a region, outside it, and then in all layers unless numbers are given.
+        weight: 1 replaces the edits' keys and values, 0 leaves them alone; a number, or a `Schedule` over flow time.
+        t_window: Flow times (low, high) in which to inject; 1 is noise. (0.4, 1) is early only.
+        token_mask: Where to inject, in [0, 1] for each image token, (token_rows, token_columns) or one such map an
+            edit; everywhere by default. A region says the same in pixels.
+        policy: What is held, instead of what follows from the settings above: a name in `POLICIES`, or a `Policy`.
+        kv_memory: What becomes of the source's keys and values. "device" keeps them beside the model, "cpu" in main
+            memory, "share" keeps nothing and runs the source's row again with every edit; "auto" takes the first of
+            these for which memory is free. `keep` is its old name.
+        preset: "exact", "balanced" or "fast": how real pictures are inverted unless `invert` is told otherwise, in
+            which precision keys and values are kept, and what edits leave out.
+
+    Example:
+        >>> editor = StableFlow(load("tiny"))
+        >>> source = editor.generate("a dog standing on the grass", seed=1)
+        >>> editor.edit(source, ["a dog sitting on the grass"]).images.shape
+        torch.Size([1, 3, 64, 64])
+    """
+
+    layers: str | Sequence[int] = VITAL
+    weight: float | str | Schedule | Sequence[Sequence[float]] = 1.0
+    t_window: Sequence[float] = WHOLE_FLOW
+    token_mask: Float[Tensor, "*edits token_rows token_columns"] | None = None
+    policy: str | Policy | Mapping[str, Any] | None = None
+    kv_memory: KVMemory = "auto"
+    preset: str | SpeedPreset | Mapping[str, Any] = "exact"
+    keep: InitVar[KVMemory | None] = None
+
+    def __post_init__(self, keep: KVMemory | None) -> None:
+        super().__post_init__()
+        if keep is not None:
+            warnings.warn("StableFlow(kv_memory=) is now kv_memory=; the old name goes in the next version.", stacklevel=3)
+            object.__setattr__(self, "kv_memory", keep)
+        object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
+        object.__setattr__(self, "preset", make_preset(self.preset))
+        if self.policy is not None:
+            object.__setattr__(self, "policy", make_policy(self.policy))
+        Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
+
+    def speed(self) -> SpeedPreset:
+        return make_preset(self.preset)
+
+    def recording(self) -> Recording:
+        return Recording(tuple(self.layers), self.kv_memory, self.speed().kv_precision)
+
+    def plan(self, run: Run) -> Policy:
+        """Return what this run's edits hold of their source."""
+        if self.policy is not None:
+            return make_policy(self.policy)
+        weight = as_schedule(self.weight).within(*self.t_window)
+        outside = Hold("all" if isinstance(self.layers, VitalSet) else self.layers, where="outside", weight=weight)
+        if self.strength is not None:
+            dial = Schedule.constant((1 - self.strength) ** 2)
+            if run.region is None:
+                return Policy((Hold("all", weight=dial),))
+            return Policy((outside, Hold("all", where="inside", weight=dial)), pin=ALWAYS)
+        return Policy((Hold(self.layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
+
+    def pinned(self, run: Run) -> Schedule:
+        return self.plan(run).pin
+
+    def prepared(self, run: Run) -> Source:
+        source = super().prepared(run)
+        needed = {layer for hold in self.plan(run).hold for layer in resolve_layers(self.model, hold.layers)}
+        if source.store is None or needed <= set(source.store.layers):
+            return source
+        recording = replace(self.recording(), layers=tuple(sorted(needed)))
+        path, nfe = source.keep(("recorded", recording), lambda: record_again(self.model, source, recording))
+        run.nfe["source"] += nfe
+        return replace(source, path=path)
+
+    def interventions(self, run: Run) -> Sequence[Intervention]:
+        held = [self._intervention(run, hold) for hold in self.plan(run).hold]
+        return [*held, ReuseResidual(self._others(run), self._spared(run))]
+
+    def _intervention(self, run: Run, hold: Hold) -> Intervention:
+        layers, store = resolve_layers(self.model, hold.layers), run.source.store
+        if hold.where == "everywhere" or run.region is None:
+            blend = Blend(hold.weight, self.token_mask)
+        else:  # every token that the region touches is inside
+            inside = run.whole_region
+            blend = Blend(hold.weight, region=inside if hold.where == "inside" else ~inside)
+        return ShareKV(layers, blend, hold.parts) if store is None else InjectKV(layers, store, blend, hold.parts)
+
+    def _others(self, run: Run) -> list[int]:
+        held = {layer for hold in self.plan(run).hold for layer in resolve_layers(self.model, hold.layers)}
+        return [layer.index for layer in self.model.layers if layer.index not in held]
+
+    def _spared(self, run: Run) -> frozenset[float]:
+        """The times at which edits do without the layers that nothing is injected in: the same for every edit."""
+        source, speed = run.source, self.speed()
+        alternate = every_nth(source.grid, speed.reuse_every)
+        return alternate | steady_times(source.trajectory, source.grid, speed.reuse_tolerance)
+
+    def notes(self, run: Run) -> dict[str, Any]:
+        store, plan = run.source.store, self.plan(run)
+        return {
+            "guidance_scale": run.scales(self.guidance(run)),
+            "layers": sorted({layer for hold in plan.hold for layer in resolve_layers(self.model, hold.layers)}),
+            "held": as_json(plan),
+            "t_window": list(self.t_window),
+            "token_mask": None if self.token_mask is None else digest(self.token_mask),
+            "weight": as_json(self.weight),
+            "keep": "share" if store is None else "recorded",
+            "kv_precision": None if store is None else store.precision,
+            "preset": dataclasses.asdict(self.speed()),
+            "spared_passes": len(self._spared(run)) if self.strength != 0 else 0,
+        }

@@ -1,0 +1,86 @@
+"""What is held of a source, where and when: data, not code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stableflow.errors import InputError, unknown_name
+from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
+from stableflow.interventions.parts import check_parts
+from stableflow.models.base import PARTS, Part
+
+
+@dataclass(frozen=True)
+class Hold:
+    """One thing that edits read of their source instead of making it themselves.
+
+    Args:
+        layers: A set by name ("vital", "all"), or numbers in execution order.
+        parts: Keys, values, or both.
+        where: "everywhere", or "inside" or "outside" the edit's region.
+        weight: 1 replaces, 0 leaves alone, by flow time.
+    """
+
+    layers: str | tuple[int, ...] = "vital"
+    parts: tuple[Part, ...] = PARTS
+    where: Literal["everywhere", "inside", "outside"] = "everywhere"
+    weight: Schedule = ALWAYS
+
+    def __post_init__(self) -> None:
+        check_parts(self.parts)
+        if self.where not in ("everywhere", "inside", "outside"):
+            raise unknown_name("place to hold", self.where, ["everywhere", "inside", "outside"])
+        if not all(0.0 <= value <= 1.0 for value in self.weight.values):
+            raise InputError(f"weight must lie in [0, 1] (1 injects fully), got {self.weight}.")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an edit keeps of its source and what it lets go.
+
+    Args:
+        hold: Keys and values that are read from the source.
+        pin: How far latents outside the region are put back on the source's path after a step, 0 to 1, by flow time.
+    """
+
+    hold: tuple[Hold, ...] = ()
+    pin: Schedule = NEVER
+
+    def __post_init__(self) -> None:
+        if not all(0.0 <= value <= 1.0 for value in self.pin.values):
+            raise InputError(f"pin must lie in [0, 1] (1 follows the source), got {self.pin}.")
+
+
+POLICIES: dict[str, Policy] = {
+    "keep": Policy((Hold("vital"),)),
+    "free": Policy(),
+    "region": Policy((Hold("all", where="outside"),), pin=ALWAYS),
+}
+"""By name: the paper's injection, none, and all layers outside a region with the region's own tokens free."""
+
+
+def make_policy(policy: str | Policy | Mapping[str, Any]) -> Policy:
+    """Return the policy itself, the one of this name, or the one that a recipe describes.
+
+    Raises:
+        UnknownNameError: No policy has this name.
+        InputError: A value is out of place.
+    """
+    if isinstance(policy, Policy):
+        return policy
+    if isinstance(policy, Mapping):
+        return _from_json(policy)
+    if policy not in POLICIES:
+        raise unknown_name("policy", policy, POLICIES)
+    return POLICIES[policy]
+
+
+def _from_json(values: Mapping[str, Any]) -> Policy:
+    try:
+        holds = [dict(hold) for hold in values.get("hold", ())]
+        for hold in holds:
+            hold |= {name: tuple(hold[name]) for name in ("layers", "parts") if isinstance(hold.get(name), list)}
+            hold["weight"] = as_schedule(hold.get("weight", 1.0))
+        return Policy(tuple(Hold(**hold) for hold in holds), as_schedule(values.get("pin", 0.0)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"This is no policy: {error}. It is hold = [layers, parts, where, weight], and pin.") from error

@@ -1,0 +1,238 @@
+"""One call of an editor's `edit`: all that a method may ask, and what it leaves."""
+
+import time
+import zlib
+from collections.abc import Callable, Generator, Hashable, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stableflow.editing.passes import decode, require_same_model, standard_noise
+from stableflow.editing.path import Path, checked_guidance
+from stableflow.editing.prompts import encode_prompts
+from stableflow.editing.result import EditResult
+from stableflow.editing.source import Source
+from stableflow.editing.versions import versions
+from stableflow.editing.where import describe, region_of
+from stableflow.editing.wishes import Edit, Wishes, as_edits
+from stableflow.errors import InputError
+from stableflow.flow.solvers import Solver
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.base import Conditioning, Guidance, Intervention
+from stableflow.region import Region
+from stableflow.types import Latents, Velocity
+
+if TYPE_CHECKING:
+    import stableflow.editing.base
+
+Made = TypeVar("Made")
+RECIPE_FORMAT = 2
+SEAM = 3  # pixels over which a hard-edged region fades into the given picture
+
+
+class Run:
+    """What one edit starts from, asks of the model, counts, and returns.
+
+    Args:
+        editor: With the settings of this call.
+        source: From any editor over the same checkpoint.
+        wishes: One or more edited prompts or `Edit`s, or their conditioning.
+        region: Where the edits may act; everywhere when None.
+
+    Raises:
+        FingerprintError: The source belongs to another checkpoint or dtype.
+        InputError: There is no prompt, one is empty, or a region does not fit.
+    """
+
+    def __init__(self, editor: "stableflow.editing.base.Editor", source: Source, wishes: Wishes, *, region: Any = None):
+        self._started = time.perf_counter()
+        self.editor, self.model = editor, editor.model
+        if not isinstance(source, Source):
+            raise InputError(f"source must come from generate, invert or Source.load, got {type(source).__name__}.")
+        require_same_model(self.model, source)
+        self.source = source.to(self.model.device)
+        self.wishes: tuple[Edit, ...] = as_edits(wishes)
+        texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
+        self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
+        self.nfe = {"source": source.nfe, "edit": 0}
+        self._made: dict[Hashable, Any] = {}
+        self._rows = 0
+        self._generator: torch.Generator | None = None
+        self._solver_state: tuple[Any, Any] = (None, None)
+        self.region: Region | None = region_of(self, region)
+
+    @cached_property
+    def grid(self) -> TimeGrid:
+        """The times that the edits visit."""
+        return self.editor.times(self)
+
+    @property
+    def clean(self) -> Latents:
+        """The latents of the source picture, (1, channels, latent_height, latent_width)."""
+        return self.source.latents
+
+    def rows(self, latents: Float[Tensor, "1 *shape"]) -> Float[Tensor, "edits *shape"]:
+        """Return one row an edit."""
+        return latents.expand(len(self.edits), -1, -1, -1)
+
+    def whole_grid(self, num_steps: int) -> TimeGrid:
+        """Return the model's times from noise to image at the source's size."""
+        made = self.source.fingerprint
+        return self.model.time_grid(num_steps, made.height, made.width)
+
+    def noise(self) -> Latents:
+        """Return the next noise of the source's shape; edits share it, so they do not depend on others.
+
+        Without a seed it follows from what made the source: the same source gets the same noise, which is not the
+        noise that it was drawn from.
+        """
+        if self._generator is None:
+            made, seed = self.source.fingerprint, getattr(self.editor, "seed", None)
+            follows = zlib.crc32(repr((made.seed, made.image)).encode())
+            self._generator = torch.Generator("cpu").manual_seed(follows if seed is None else seed)
+        return standard_noise(self._generator, self.clean.shape, self.model.device)
+
+    def noised(self, t: float) -> Latents:
+        """Return (1 - t) clean + t noise, with the next noise."""
+        return (1 - t) * self.clean + t * self.noise()
+
+    def velocity(self, z: Latents, t: float, conditioning: Conditioning, guidance: Guidance) -> Latents:
+        """Return the model's velocity at flow time t; the evaluation is counted."""
+        self.nfe["edit"] += 1
+        self._rows = max(self._rows, len(z))
+        return self.model.velocity(z, t, conditioning, guidance_scale=guidance)
+
+    def of_source(self, guidance: float | None) -> Velocity:
+        """Return the velocity under the source's prompt."""
+        scale = self.scale(guidance)
+        return lambda z, t: self.velocity(z, t, self.source.conditioning, scale)
+
+    def of_edits(self, guidance: Guidance) -> Velocity:
+        """Return the velocity under the edits' prompts, a row each."""
+        scales = self.once(("scales", repr(guidance)), lambda: self.scales(guidance))
+        return lambda z, t: self.velocity(z, t, self.edits, scales)
+
+    def of_both(self, source_guidance: float | None, guidance: Guidance) -> Velocity:
+        """Return the velocity of a batch whose row 0 has the source's prompt and the others the edits'."""
+        scales = self.once(("scales", repr(guidance)), lambda: self.scales(guidance))
+        every = None if scales is None else [self.scale(source_guidance) or 0.0, *scales]
+        both = self.once("both", lambda: Conditioning.concat([self.source.conditioning, self.edits]))
+        return lambda z, t: self.velocity(z, t, both, every)
+
+    def scale(self, guidance: float | None) -> float | None:
+        """Return the scale to use: the model's usual one when None, none where the model takes none."""
+        return checked_guidance(guidance, self.model.default_guidance_scale)
+
+    def scales(self, guidance: Guidance) -> list[float] | None:
+        """Return one scale an edit: its own, the one given, or the model's usual one; none where it takes none."""
+        default, rows = self.model.default_guidance_scale, len(self.edits)
+        given = (
+            list(guidance) if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance] * rows
+        )
+        if len(given) != rows:
+            raise InputError(f"guidance_scale has {len(given)} values for {rows} edit(s); pass one, or one an edit.")
+        own = [scale if wish.guidance_scale is None else wish.guidance_scale for wish, scale in zip(self.wishes, given)]
+        checked = [checked_guidance(scale, default) for scale in own]
+        return None if default is None else [scale or 0.0 for scale in checked]
+
+    def advance(self, solver: Solver, velocity: Velocity, z: Latents, t0: float, t1: float) -> Latents:
+        """Take one step of a solver; its memory from step to step is kept here."""
+        known, state = self._solver_state
+        if known is not solver:
+            state = solver.init(velocity, t0, z)
+        z, state = solver.step(velocity, t0, t1, z, state)
+        self._solver_state = solver, state
+        return z
+
+    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """Return what was made in this run under a name, making it the first time."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def path(self, settings: Sequence[str], find: Callable[[], Path]) -> Path:
+        """Return the source's path that this method finds, found once for a source and kept with it.
+
+        Args:
+            settings: The editor's fields that the path depends on.
+            find: Walks the path.
+        """
+        key = (self.editor.name, *((name, repr(getattr(self.editor, name))) for name in settings))
+        return self.source.keep(key, find).to(self.model.device)
+
+    def step(self, z: Latents, t0: float, t1: float) -> Latents:
+        """Take the editor's step, and hold the outside of the region."""
+        return self.settle(self.editor.step(self, z, t0, t1), t1)
+
+    def settle(self, z: Latents, t: float) -> Latents:
+        """Put what lies outside the region back where the source is at t, as far as the editor's policy says."""
+        if self.region is None:
+            return z
+        pin = self.editor.pinned(self)(t)
+        if pin == 0.0:
+            return z
+        free = 1 - pin * (1 - self._free)
+        free = torch.cat([torch.ones_like(free[:1]).expand(len(z) - len(self.edits), -1, -1, -1), free])
+        return torch.lerp(self.editor.held(self, t).expand_as(z), z, free)
+
+    @cached_property
+    def _free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
+        """1 at latents of tokens that the region touches, 0 elsewhere."""
+        whole = self.whole_region
+        return self.rows(whole.latents(tuple(self.clean.shape[-2:])).to(self.model.device))
+
+    @cached_property
+    def whole_region(self) -> Region:
+        """The region at the size that the model works at, grown to whole tokens."""
+        assert self.region is not None
+        made = self.source.fingerprint
+        return self.region.padded((made.height, made.width)).whole(self.model.pixel_multiple)
+
+    @contextmanager
+    def attached(self, interventions: Sequence[Intervention]) -> Generator[None]:
+        """Open a block in which the interventions act and kept keys and values come ahead of their use."""
+        with ExitStack() as stack:
+            if self.source.store is not None:
+                stack.enter_context(self.source.store.prefetching(self.model.device))
+            if interventions:
+                stack.enter_context(self.model.attach(*interventions))
+            yield
+
+    def result(self, latents: Latents, *, exact: bool = True) -> EditResult:
+        """Decode the edits and write down what made them.
+
+        Args:
+            exact: Outside the region the given picture's own pixels take the place of the model's.
+        """
+        source, size = self.source, self.source.images.shape[-2:]
+        images = decode(self.model, latents, size)
+        blend = None
+        if self.region is not None and exact:
+            hard = bool(((self.region.amount == 0) | (self.region.amount == 1)).all())
+            blend = self.region.feather(SEAM) if hard else self.region
+            given = source.images if source.given is None else source.given
+            images = blend.composite(given.cpu(), images)
+        return EditResult(self.edits.prompts, images, latents, source, self._recipe(exact), blend)
+
+    def unchanged(self) -> EditResult:
+        """Return the source for every edit: what strength 0 is."""
+        images = self.source.images.expand(len(self.edits), -1, -1, -1)
+        return EditResult(self.edits.prompts, images, self.rows(self.clean), self.source, self._recipe(True), None)
+
+    def _recipe(self, exact: bool) -> dict[str, Any]:
+        return {
+            "format": RECIPE_FORMAT,
+            "editor": {"name": self.editor.name, **self.editor.settings()},
+            "source": self.source.fingerprint.as_json(),
+            "edits": list(self.edits.prompts),
+            "region": None if self.region is None else describe(self.region),
+            "exact": exact,
+            **self.editor.notes(self),
+            "nfe": {**self.nfe, "rows": self._rows},
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "versions": versions(),
+        }

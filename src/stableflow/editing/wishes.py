@@ -1,0 +1,48 @@
+"""What is wished for: edited prompts, each with its own region and guidance if it likes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stableflow.checks import check_number
+from stableflow.editing.where import Where
+from stableflow.errors import InputError
+from stableflow.models.base import Conditioning
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One wish; a plain string is `Edit(prompt)`.
+
+    Args:
+        prompt: The edited prompt.
+        region: Where it may act, instead of the region of the call.
+        guidance_scale: Of this edit, instead of the editor's.
+    """
+
+    prompt: str
+    region: Where | None = None
+    guidance_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, 0)
+
+
+Wishes = str | Edit | Sequence[str | Edit] | Conditioning
+
+
+def as_edits(wishes: Wishes) -> tuple[Edit, ...]:
+    """Return one `Edit` a wish.
+
+    Raises:
+        InputError: There is none, or one is no text.
+    """
+    if isinstance(wishes, Conditioning):
+        return tuple(Edit(prompt) for prompt in wishes.prompts)
+    given = [wishes] if isinstance(wishes, str | Edit) else wishes
+    if not isinstance(given, list | tuple):
+        raise InputError(f"prompts must be text, an Edit, or a list of them, got {type(given).__name__}.")
+    for wish in given:
+        if not isinstance(wish, str | Edit):
+            raise InputError(f"prompts must be text or Edit(prompt, ...), got {wish!r} among them.")
+    return tuple(wish if isinstance(wish, Edit) else Edit(wish) for wish in given)

@@ -1,0 +1,241 @@
+"""One run as JSON: what the command line, a YAML file, a picture's recipe, an app or a request asks for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from stableflow.checks import LARGEST_SEED
+from stableflow.editing import EDITORS, Editor
+from stableflow.editing.presets import SpeedPreset, make_preset
+from stableflow.editing.result import EditResult
+from stableflow.editing.source import Source
+from stableflow.editing.where import check_where
+from stableflow.errors import FingerprintError, InputError, unknown_name
+from stableflow.flow.integrate import Callback
+from stableflow.flow.solvers import make_solver
+from stableflow.images import prepare
+from stableflow.models.base import FlowModel
+
+SHORT = {
+    "strength": "strength", "negative": "negative", "layers": "layers", "weight": "weight", "window": "t_window",
+    "keep": "kv_memory", "preset": "preset",
+}  # fmt: skip
+"""Settings of editors that an order may give by a name of their own instead of in `set`."""
+
+DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
+
+
+class Order(BaseModel):
+    """One edit run. Names are those of the command line's options and of a YAML file's keys.
+
+    Args:
+        model, dtype, max_sequence_length, lora, quantise, components: What draws, and how it is loaded.
+        prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
+        to: The edited prompts.
+        editor, set: The method by name, and its settings.
+        region, exact: Where edits may act, and whether the given pixels stay outside.
+        strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
+        image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    model: str = "tiny"
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    max_sequence_length: int | None = Field(None, ge=1)
+    lora: str | None = None
+    quantise: str | None = None
+    components: str | None = None
+    prompt: str | None = None
+    image: Path | None = None
+    seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
+    steps: int | None = Field(None, ge=1, le=10_000)
+    guidance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    height: int | None = Field(None, ge=1, le=65_536)
+    width: int | None = Field(None, ge=1, le=65_536)
+    solver: str | dict[str, Any] | None = None
+    inversion: Literal["aligned", "paper"] | None = None
+    nudge: float | None = Field(None, gt=0, allow_inf_nan=False)
+    to: list[str] = Field(default_factory=list)
+    editor: str = "stable-flow"
+    set: dict[str, Any] = Field(default_factory=dict)
+    region: str | None = None
+    exact: bool = True
+    strength: float | None = Field(None, ge=0, le=1)
+    negative: str | None = None
+    edit_guidance: float | list[float] | None = None
+    layers: Literal["vital", "all"] | list[int] | None = None
+    weight: float | str | list[list[float]] | None = None
+    window: tuple[float, float] | None = None
+    keep: Literal["auto", "device", "cpu", "share"] | None = None
+    preset: str | dict[str, Any] | None = None
+    image_digest: str | None = None
+    expected: dict[str, Any] | None = None
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _split_layers(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("vital", "all"):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _split_window(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) else value
+
+    def settings(self) -> dict[str, Any]:
+        """Return the editor's settings: those in `set`, and those that have a short name."""
+        settings = dict(self.set)
+        settings |= {name: getattr(self, short) for short, name in SHORT.items() if getattr(self, short) is not None}
+        if self.edit_guidance is not None:
+            known = EDITORS[self.editor].setting_names()
+            settings["guidance_scale" if "guidance_scale" in known else "target_guidance_scale"] = self.edit_guidance
+        return settings
+
+    def speed(self) -> SpeedPreset:
+        """Return how pictures are inverted."""
+        return make_preset(self.settings().get("preset", "exact"))
+
+    def check(self) -> None:
+        """Raise unless everything that can be known without the model is right.
+
+        Raises:
+            InputError, UnknownNameError, ImageError: Names the setting or the file.
+        """
+        known = EDITORS[self.editor].setting_names()
+        for name in self.settings():
+            if name not in known:
+                raise unknown_name(f"setting of {self.editor}", name, known)
+        if self.solver is not None:
+            make_solver(self.solver)
+        if self.region is not None:
+            check_where(self.region)
+        if self.image is not None:
+            prepare(self.image, multiple=1)
+
+    def make_editor(self, model: FlowModel) -> Editor:
+        """Return the editor with its settings, all checked."""
+        return EDITORS[self.editor](model, **self.settings())
+
+    def make_source(self, editor: Editor, callback: Callback | None = None) -> Source:
+        """Draw the source, or take the picture; of a repeated run it must be the same one.
+
+        Raises:
+            FingerprintError: The picture or the model is not the one that the repeated run was made with.
+        """
+        if self.image is None:
+            source = editor.generate(
+                self.prompt or "",
+                seed=self.seed,
+                num_steps=DRAWN_STEPS if self.steps is None else self.steps,
+                guidance_scale=self.guidance,
+                height=self.height,
+                width=self.width,
+                solver=make_solver(self.solver or "euler"),
+                callback=callback,
+            )
+        else:
+            source = editor.invert(
+                self.image,
+                self.prompt or "",
+                solver=None if self.solver is None else make_solver(self.solver),
+                num_steps=self.steps,
+                nudge_scale=self.nudge,
+                inversion=self.inversion,
+                guidance_scale=REAL_GUIDANCE if self.guidance is None else self.guidance,
+                height=self.height,
+                width=self.width,
+                callback=callback,
+            )
+        if self.image_digest is not None:
+            source.fingerprint.require(image=self.image_digest)
+        return source
+
+    def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
+        """Draw the edits of a source that was made by this order."""
+        return editor.edit(source, self.to, region=self.region, exact=self.exact, callback=callback)
+
+    def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
+        """Make the source and its edits.
+
+        Args:
+            model: Loaded as the order says.
+            callback: Told of every step of both.
+        """
+        editor = self.make_editor(model)
+        return self.edit(editor, self.make_source(editor, callback), callback)
+
+
+def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the order's values that repeat the run behind a recipe, of this version or of the one before.
+
+    Raises:
+        InputError: The recipe is damaged, or misses something that the run needs: a mask, or latents.
+    """
+    try:
+        source, made_by = recipe["source"], recipe["editor"]
+        name = made_by["name"]
+        if name not in EDITORS:
+            raise unknown_name("editor", name, EDITORS)
+        values: dict[str, Any] = {
+            "model": source["model"], "dtype": source["dtype"], "max_sequence_length": source.get("text_length"),
+            "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
+            "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
+            "set": _settings_of(recipe, made_by), "expected": dict(source),
+        }  # fmt: skip
+        real, encoded = source["image"] is not None, source["inversion"] == "encoded"
+        if not real and source["seed"] is None:
+            raise InputError(
+                "This run drew its source from latents that were given, which a recipe does not hold: there is no seed "
+                "to draw it from. Repeat it in Python, with generate(latents=...)."
+            )
+        if not encoded:
+            values |= {
+                "steps": len(source["times"]) - 1, "guidance": source["guidance_scale"], "solver": source["solver"],
+            }  # fmt: skip
+        if real and not encoded:
+            values |= {"inversion": source["inversion"], "nudge": source["nudge_scale"]}
+        size = source.get("picture") if real else (source["height"], source["width"])
+        if size is not None:
+            values |= {"height": size[0], "width": size[1]}
+        return values
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InputError(f"The recipe in this picture is incomplete: {error} is missing or wrong.") from error
+
+
+def _settings_of(recipe: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """The editor's settings; recipes of format 1 hold those of Stable Flow beside its name."""
+    masked = recipe.get("token_mask") if "format" not in recipe else made_by.get("token_mask")
+    if masked is not None:
+        raise InputError(
+            "This run injected through a mask (token_mask), which a recipe holds a digest of. Give a region instead "
+            "of a token mask, which recipes hold whole, or repeat the run in Python."
+        )
+    if "format" not in recipe and made_by["name"] == "stable-flow":
+        settings = {"guidance_scale": recipe["guidance_scale"], "layers": recipe["layers"], "weight": recipe["weight"]}
+        return settings | {"t_window": recipe["t_window"], "preset": recipe.get("preset") or "exact"}
+    return {name: value for name, value in made_by.items() if name != "name" and value is not None}
+
+
+def require_repeated(order: Order, source: Source) -> None:
+    """Raise unless a repeated run's source is the one of the run.
+
+    Raises:
+        FingerprintError: Names every difference: model, picture, text, size, steps and all else that shapes it.
+    """
+    if order.expected is None:
+        return
+    made = source.fingerprint.as_json()
+    names = [name for name in order.expected if name in made and name not in ("model", "layers")]
+    differences = [
+        f"{name} was {order.expected[name]!r} and is {made[name]!r}" for name in names if order.expected[name] != made[name]
+    ]
+    if differences:
+        raise FingerprintError(
+            "This is not the run behind the picture: " + "; ".join(differences) + ". Give the model, the adapters and "
+            "the settings that it was made with."
+        )

@@ -1,0 +1,1 @@
+"""Stored latents of every editor and family."""

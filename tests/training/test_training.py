@@ -96,20 +96,26 @@ def test_shifted_times_see_more_noise(data):
     assert torch.allclose(signal(shifted), signal(t) / 2, rtol=1e-4)
 
 
-def _encode_as(rank, folder):
+def _in_two_processes(rank, folder):
+    """What a process of the recipe does: encode its share; train four steps at once, and in two runs."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    world = World(rank, 2, torch.device("cpu"))
     drawn = scene_data(folder / "data", count=5, size=32, workers=1)
-    autoencoder = AutoencoderKL.from_pretrained(folder / "vae").eval()
-    encode_all(autoencoder, drawn, folder / "shared.pt", World(rank, 2, torch.device("cpu")))
+    latents = encode_all(AutoencoderKL.from_pretrained(folder / "vae").eval(), drawn, folder / "shared.pt", world)
+    data, steady = FlowData(latents, drawn.tokens), dataclasses.replace(SETTINGS, decay_from=1.0)
+    at_once = train_flow(folder / "at once", data, steady, world)
+    train_flow(folder / "in two", data, dataclasses.replace(steady, num_steps=2), world)
+    in_two = train_flow(folder / "in two", data, steady, world)
+    assert torch.equal(weights(in_two), weights(at_once))
     dist.destroy_process_group()
 
 
-def test_encoding_in_two_processes_equals_encoding_in_one(tmp_path):
+def test_two_processes_encode_as_one_does_and_resume_to_the_same_weights(tmp_path):
     drawn = scene_data(tmp_path / "data", count=5, size=32, workers=1)
     autoencoder = make_autoencoder(AutoencoderSettings(channels=(8, 8), latent_channels=4), 32).eval()
     autoencoder.save_pretrained(tmp_path / "vae")
     alone = encode_all(autoencoder, drawn, tmp_path / "alone.pt", ALONE)
-    torch.multiprocessing.spawn(_encode_as, (tmp_path,), nprocs=2)
+    torch.multiprocessing.spawn(_in_two_processes, (tmp_path,), nprocs=2)
     shared = torch.load(tmp_path / "shared.pt", weights_only=True)
     assert torch.allclose(shared.float(), alone.float(), atol=0.02) and len(shared) == 5  # bfloat16, other batches
     assert not list(tmp_path.glob("*.part*"))

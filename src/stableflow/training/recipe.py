@@ -10,6 +10,7 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 
 from stableflow.errors import LoadError, unknown_name
+from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
 from stableflow.training.clip import ClipSettings, train_clip, zero_shot_accuracy
@@ -136,9 +137,16 @@ def flow(folder: Path, recipe: Recipe, world: World) -> None:
 
 def distil(folder: Path, recipe: Recipe, world: World) -> None:
     """Distil classifier-free guidance."""
-    data = _flow_data(folder, recipe, world)
-    teacher = train_flow(folder, data, recipe.flow, world)  # finished: only reads its last checkpoint
-    distil_guidance(folder, teacher, data, recipe.flow, world)
+    teacher = _averaged(folder, "flow", recipe, world)
+    teacher.use_attention(PlainAttention)
+    distil_guidance(folder, teacher, _flow_data(folder, recipe, world), recipe.flow, world)
+
+
+def _averaged(folder: Path, stage: str, recipe: Recipe, world: World) -> Network:
+    """The network of a stage's last checkpoint, however many steps it has had."""
+    network = Network(recipe.flow.network).to(world.device)
+    network.load_state_dict(averaged_weights(folder, stage, world))
+    return network.eval()
 
 
 def classifier(folder: Path, recipe: Recipe, world: World) -> None:
@@ -162,10 +170,9 @@ def dinov2(folder: Path, recipe: Recipe, world: World) -> None:
 def export(folder: Path, recipe: Recipe, world: World) -> None:
     """Write the distilled network, and its teacher, as pipeline folders."""
     for stage, name in (("distil", "pipeline"), ("flow", "teacher")):
-        network = Network(recipe.flow.network)
-        network.load_state_dict(averaged_weights(folder, stage, world))
+        network = _averaged(folder, stage, recipe, world)
         autoencoder = AutoencoderKL.from_pretrained(folder / "vae-final")
-        export_pipeline(network.eval(), autoencoder, folder / name, shift=recipe.flow.shift)
+        export_pipeline(network, autoencoder, folder / name, shift=recipe.flow.shift)
 
 
 def measure_all(folder: Path, recipe: Recipe, world: World) -> None:

@@ -74,7 +74,7 @@ RECIPES = {
             shift=2.0,
             checkpoint_every=100,
         ),
-        classifier=ClassifierSettings(size=128, channels=(24, 48, 64, 96, 128)),
+        classifier=ClassifierSettings(size=128, channels=(24, 48, 64, 96, 128), num_steps=1500, batch=64),
     ),
 }
 """By the bundled model's name. `small` has the world's third layer, drawn at twice the size, and starts from `tiny`."""

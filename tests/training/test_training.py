@@ -22,6 +22,7 @@ from stableflow.training.dino import DinoSettings, train_dino
 from stableflow.training.export import export_pipeline
 from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, encode_all, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
+from stableflow.training.optimiser import Optimisers
 from stableflow.training.parallel import World
 from stableflow.training.recipe import RECIPES, run_stage
 from stableflow.training.tokens import LENGTHS, TEXT_TOKENS, make_tokenizer, tokenize, words
@@ -68,11 +69,11 @@ def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(tmp_path, da
     class Killing(FlowData):
         drawn = 0
 
-        def batch(self, settings, generator, device):
+        def batch(self, settings, generator, world):
             if (drawn := self.drawn) == 3:
                 raise KilledError
             self.drawn = drawn + 1
-            return super().batch(settings, generator, device)
+            return super().batch(settings, generator, world)
 
     with pytest.raises(KilledError):
         train_flow(
@@ -87,10 +88,8 @@ def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(tmp_path, da
 def test_shifted_times_see_more_noise(data):
     generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
     settings = dataclasses.replace(SETTINGS, batch=64)
-    image, noise, t, _ = data.batch(settings, generator(), torch.device("cpu"))
-    shifted_image, shifted_noise, shifted, _ = data.batch(
-        dataclasses.replace(settings, shift=2.0), generator(), torch.device("cpu")
-    )
+    image, noise, t, _ = data.batch(settings, generator(), ALONE)
+    shifted_image, shifted_noise, shifted, _ = data.batch(dataclasses.replace(settings, shift=2.0), generator(), ALONE)
     assert torch.equal(image, shifted_image) and torch.equal(noise, shifted_noise)
     signal = lambda time: (1 - time) / time  # noqa: E731
     assert torch.allclose(signal(shifted), signal(t) / 2, rtol=1e-4)
@@ -119,6 +118,24 @@ def test_two_processes_encode_as_one_does_and_resume_to_the_same_weights(tmp_pat
     shared = torch.load(tmp_path / "shared.pt", weights_only=True)
     assert torch.allclose(shared.float(), alone.float(), atol=0.02) and len(shared) == 5  # bfloat16, other batches
     assert not list(tmp_path.glob("*.part*"))
+
+    longer = dataclasses.replace(SETTINGS, num_steps=5, decay_from=1.0)
+    train_flow(tmp_path / "in two", FlowData(shared, drawn.tokens), longer, ALONE)
+    assert [path.name for path in (tmp_path / "in two").glob("*.pt")] == ["flow.rank0of1.pt"]
+    alone = torch.load(tmp_path / "in two" / "flow.rank0of1.pt", weights_only=True)
+    assert alone["step"] == 5
+
+
+def test_an_optimiser_shared_by_two_goes_over_to_one_and_back():
+    network, cpu = Network(TINY), torch.device("cpu")
+    one, *two = (Optimisers(network, 1e-3, world) for world in (ALONE, World(0, 2, cpu), World(1, 2, cpu)))
+    states = one.state_dict()
+    count = len(states[0]["param_groups"][0]["params"])
+    states[0]["state"] = {i: {"momentum_buffer": torch.full((1,), float(i))} for i in range(count)}
+    shares = [optimisers.regroup([states]) for optimisers in two]
+    assert [share[0]["state"][1]["momentum_buffer"].item() for share in shares] == [2, 3]
+    assert [share[0]["param_groups"] for share in shares] == [o.state_dict()[0]["param_groups"] for o in two]
+    assert one.regroup(shares)[0] == states[0]
 
 
 def test_distillation_trains_a_copy(tmp_path, data):

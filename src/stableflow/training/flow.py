@@ -27,7 +27,7 @@ class FlowSettings:
     """Training of the transformer and its text encoders.
 
     Args:
-        batch: A process and step.
+        batch: A step, over all processes.
         decay_from: Share of the steps after which the learning rate falls.
         shift: Of the logit-normal times towards noise, t -> s t / (1 + (s - 1) t). A picture of n times as many tokens
             is as hard to see through at s = sqrt(n) (Esser et al., arXiv:2403.03206, section 5.3.2); 1 at 64 tokens.
@@ -39,7 +39,7 @@ class FlowSettings:
 
     network: NetworkSettings = NetworkSettings()
     num_steps: int = 3300
-    batch: int = 24
+    batch: int = 48
     peak: float = 1.2e-3
     decay_from: float = 0.3
     shift: float = 1.0
@@ -89,9 +89,9 @@ class FlowData:
         self.latents, self.tokens = latents, tokens
         self.empty = torch.tensor(tokenize("", layers))
 
-    def batch(self, settings: FlowSettings, generator: torch.Generator, device: torch.device):
-        """Return image tokens, noise, times (logit-normal, shifted) and captions, some of them empty."""
-        index = draw_index(len(self.latents), settings.batch, generator)
+    def batch(self, settings: FlowSettings, generator: torch.Generator, world: World):
+        """Return a process's image tokens, noise, times (logit-normal, shifted) and captions, some of them empty."""
+        index = draw_index(len(self.latents), settings.batch // world.size, generator)
         which = torch.randint(self.tokens.shape[1], index.shape, generator=generator)
         captions = self.tokens[index, which].clone()
         captions[torch.rand(index.shape, generator=generator) < settings.caption_drop] = self.empty
@@ -99,7 +99,7 @@ class FlowData:
         noise = torch.randn(image.shape, generator=generator)
         t = torch.sigmoid(torch.randn(index.shape, generator=generator))
         t = settings.shift * t / (1 + (settings.shift - 1) * t)
-        return tuple(tensor.to(device) for tensor in (image, noise, t, captions))
+        return tuple(tensor.to(world.device) for tensor in (image, noise, t, captions))
 
 
 def train_flow(
@@ -112,7 +112,7 @@ def train_flow(
     """
 
     def loss_of(network: Network, generator: torch.Generator) -> Tensor:
-        image, noise, t, captions = data.batch(settings, generator, world.device)
+        image, noise, t, captions = data.batch(settings, generator, world)
         z = torch.lerp(image, noise, t[:, None, None])
         predicted = network(z, t, captions, torch.ones_like(t))
         return (predicted.float() - (noise - image)).square().mean()
@@ -132,7 +132,7 @@ def distil_guidance(folder: Path, teacher: Network, data: FlowData, settings: Fl
     teacher = teacher.eval().requires_grad_(False)
 
     def loss_of(network: Network, generator: torch.Generator) -> Tensor:
-        image, noise, t, captions = data.batch(settings, generator, world.device)
+        image, noise, t, captions = data.batch(settings, generator, world)
         z = torch.lerp(image, noise, t[:, None, None])
         low, high = settings.guidance_range
         w = (low + (high - low) * torch.rand(t.shape, generator=generator)).to(t)
@@ -162,6 +162,7 @@ def _train(network: Network, loss_of, stage, num_steps, peak, folder, settings: 
             averaged.load_state_dict(kept[1]),
             optimisers.load(kept[2]),
         ],
+        lambda parts: [*parts[0][:2], optimisers.regroup([part[2] for part in parts])],
     )
     progress = Progress(stage, num_steps, world)
     for step in range(checkpoint.resume(), num_steps):

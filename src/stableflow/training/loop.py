@@ -46,19 +46,37 @@ class Checkpoint:
         path: Without the suffix for the process.
         state: Returns everything to keep.
         restore: Takes it back.
+        regroup: Makes this process's state of those of all processes of a run with another number of them; without it,
+            such a run's checkpoint is passed over.
     """
 
-    def __init__(self, path: Path, world: World, state: Callable[[], Any], restore: Callable[[Any], Any]):
-        self._path = path.with_suffix(f".rank{world.rank}of{world.size}.pt")
-        self._world, self._state, self._restore = world, state, restore
+    def __init__(
+        self,
+        path: Path,
+        world: World,
+        state: Callable[[], Any],
+        restore: Callable[[Any], Any],
+        regroup: Callable[[list[Any]], Any] | None = None,
+    ):
+        self._stem, self._path = path, path.with_suffix(f".rank{world.rank}of{world.size}.pt")
+        self._world, self._state, self._restore, self._regroup = world, state, restore, regroup
 
     def resume(self) -> int:
         """Return the number of finished steps, after restoring them."""
-        if not self._path.exists():
+        if self._path.exists():
+            kept = self._load(self._path)
+            self._restore(kept["state"])
+            return kept["step"]
+        firsts = sorted(self._stem.parent.glob(f"{self._stem.name}.rank0of*.pt"))
+        if self._regroup is None or not firsts:
             return 0
-        kept = torch.load(self._path, map_location=self._world.device, weights_only=True)
-        self._restore(kept["state"])
-        return kept["step"]
+        size = int(firsts[0].stem.rsplit("of", 1)[1])
+        parts = [self._load(self._stem.with_suffix(f".rank{rank}of{size}.pt")) for rank in range(size)]
+        self._restore(self._regroup([part["state"] for part in parts]))
+        return parts[0]["step"]
+
+    def _load(self, path: Path) -> Any:
+        return torch.load(path, map_location=self._world.device, weights_only=True)
 
     def save(self, step: int) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +84,10 @@ class Checkpoint:
         torch.save({"step": step, "state": self._state()}, temporary)
         wait_for_all(self._world)
         temporary.replace(self._path)
+        if self._world.leads:
+            for old in self._stem.parent.glob(f"{self._stem.name}.rank*of*.pt"):
+                if not old.stem.endswith(f"of{self._world.size}"):
+                    old.unlink()  # of a run with another number of processes, which this one goes on from
 
 
 def fit(

@@ -68,7 +68,7 @@ RECIPES = {
         flow=FlowSettings(
             network=NetworkSettings(scene_layers=3),
             num_steps=8_000,
-            batch=12,
+            batch=24,
             peak=1e-3,
             decay_from=0.6,
             shift=2.0,

@@ -24,7 +24,7 @@ from stableflow.flow.solvers import Solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.base import Conditioning, Guidance, Intervention
 from stableflow.region import Region
-from stableflow.types import Latents, Velocity
+from stableflow.types import Images, Latents, Velocity
 
 if TYPE_CHECKING:
     import stableflow.editing.base
@@ -181,7 +181,7 @@ class Run:
     def _free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
         """1 at latents of tokens that the region touches, 0 elsewhere."""
         whole = self.whole_region
-        return self.rows(whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device))
+        return whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:
@@ -206,20 +206,20 @@ class Run:
         Args:
             exact: Outside the region the given picture's own pixels take the place of the model's.
         """
-        source, size = self.source, self.source.images.shape[-2:]
-        images = decode(self.model, latents, size)
-        blend = None
+        return self._shown(decode(self.model, latents, self.source.images.shape[-2:]), latents, exact)
+
+    def unchanged(self, *, exact: bool = True) -> EditResult:
+        """Return the source for every edit: what strength 0 is."""
+        return self._shown(self.source.images.expand(len(self.edits), -1, -1, -1), self.rows(self.clean), exact)
+
+    def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
+        source, blend = self.source, None
         if self.region is not None and exact:
             hard = bool(((self.region.amount == 0) | (self.region.amount == 1)).all())
             blend = self.region.feather(SEAM) if hard else self.region
             given = source.images if source.given is None else source.given
             images = blend.composite(given.cpu(), images)
         return EditResult(self.edits.prompts, images, latents, source, self._recipe(exact), blend)
-
-    def unchanged(self) -> EditResult:
-        """Return the source for every edit: what strength 0 is."""
-        images = self.source.images.expand(len(self.edits), -1, -1, -1)
-        return EditResult(self.edits.prompts, images, self.rows(self.clean), self.source, self._recipe(True), None)
 
     def _recipe(self, exact: bool) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ from stableflow.flow.solvers import Solver, make_solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.images import PictureLike
 from stableflow.models.base import Conditioning, FlowModel, Intervention
+from stableflow.region import Region
 from stableflow.registry import Registry
 from stableflow.types import Latents
 from stableflow.vital.presets import default_nudge_scale
@@ -222,6 +223,13 @@ class Editor(ABC):
 
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    looks_for: ClassVar[str | None] = None
+    """The region that is looked for where a call brings none: a kind in `REGIONS`."""
+
+    def acting(self, run: Run, region: Region | None) -> Region | None:
+        """Return where edits act, at the source's pixels, from the region that was asked for."""
+        return region
 
     @abstractmethod
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:

@@ -63,7 +63,9 @@ class Run:
         self._rows = 0
         self._generator: torch.Generator | None = None
         self._solver_state: tuple[Any, Any] = (None, None)
-        self.region: Region | None = region_of(self, region)
+        self.region: Region | None = editor.acting(
+            self, region_of(self, editor.looks_for if region is None else region)
+        )
 
     @cached_property
     def grid(self) -> TimeGrid:
@@ -173,15 +175,17 @@ class Run:
         pin = self.editor.pinned(self)(t)
         if pin == 0.0:
             return z
-        free = 1 - pin * (1 - self._free)
+        free = 1 - pin * (1 - self.free)
         free = torch.cat([torch.ones_like(free[:1]).expand(len(z) - len(self.edits), -1, -1, -1), free])
         return torch.lerp(self.editor.held(self, t).expand_as(z), z, free)
 
     @cached_property
-    def _free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
-        """1 at latents of tokens that the region touches, 0 elsewhere."""
+    def free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
+        """1 at latents of tokens that the region touches, 0 elsewhere; 1 everywhere without a region."""
+        if self.region is None:
+            return self.rows(torch.ones_like(self.clean[:, :1]))
         whole = self.whole_region
-        return self.rows(whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device))
+        return whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:

@@ -15,9 +15,14 @@ from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler, Midpoint
 from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
-ALL = ["stable-flow", "reprompt", "sdedit", "flowedit", "rf-inversion", "rf-solver-edit"]
-FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit"]
-SETTINGS = {"stable-flow": {"layers": LAYERS}, "flowedit": {"num_steps": 6, "n_max": 5}, "reprompt": {}}
+FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly"]
+ALL = ["stable-flow", "reprompt", *FROM_PICTURE]
+SETTINGS = {
+    "stable-flow": {"layers": LAYERS},
+    "flowedit": {"num_steps": 6, "n_max": 5},
+    "edit-friendly": {"num_steps": 6, "skip": 1},
+    "reprompt": {},
+}
 
 
 def make(name, model):

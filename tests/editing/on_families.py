@@ -31,8 +31,12 @@ def made(name, family, **settings):
     return editor, editor.invert(picture(size), SOURCE, height=size, width=size, **fewer)
 
 
-def check_end_to_end(name, family, **settings):
-    """Edits change what they may and nothing else; strength 0 is the source, and little strength changes less."""
+def check_end_to_end(name, family, *, ordered=True, **settings):
+    """Edits change what they may and nothing else; strength 0 is the source, and little strength changes less.
+
+    The last is not asked (`ordered`) of editors whose strength is a weight of keys and values: those of random weights
+    that are mixed half and half belong to no picture. tests/editing/test_held.py asks it on the bundled model.
+    """
     editor, source = made(name, family, **settings)
     size = source.images.shape[-1]
     box = Region.box(0, 0, size // 2, size, size=(size, size))
@@ -50,4 +54,4 @@ def check_end_to_end(name, family, **settings):
     moved = [
         float((editor.edit(source, EDITS, strength=s).latents - source.latents).square().mean()) for s in (0.25, 1)
     ]
-    assert 0 < moved[0] < moved[1], "more strength changes more"
+    assert min(moved) > 0 and (moved[0] < moved[1] or not ordered), f"more strength changes more: {moved}"

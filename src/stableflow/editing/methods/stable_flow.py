@@ -17,7 +17,7 @@ from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
 from stableflow.editing.memory import KVMemory
-from stableflow.editing.policy import Hold, Policy, make_policy
+from stableflow.editing.policy import Hold, Policy, dialled, make_policy
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import as_json
 from stableflow.editing.run import Run
@@ -97,10 +97,7 @@ class StableFlow(Holding):
             "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight
         )
         if self.strength is not None:
-            dial = Schedule.constant((1 - self.strength) ** 2)
-            if run.region is None:
-                return Policy((Hold("all", weight=dial),))
-            return Policy((outside, Hold("all", where="inside", weight=dial)), pin=ALWAYS)
+            return dialled(self.strength, within=run.region is not None, outside=outside)
         return (
             Policy((Hold(self.chosen_layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
         )

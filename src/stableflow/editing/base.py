@@ -167,6 +167,7 @@ class Editor(ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        together: bool = False,
         exact: bool = True,
         callback: Callback | None = None,
         **settings: Any,
@@ -178,6 +179,8 @@ class Editor(ABC):
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
                 (`REGIONS`). Outside, latents follow the source's path.
+            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
+                and the source where none is; their prompts share every step.
             exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
                 model's autoencoder makes of them.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
@@ -190,7 +193,7 @@ class Editor(ABC):
         """
         editor = self.having(**settings)
         with torch.no_grad():
-            run = Run(editor, source, prompts, region=region)
+            run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:
                 return run.unchanged()
             run.source = editor.prepared(run)

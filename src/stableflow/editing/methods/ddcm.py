@@ -31,8 +31,8 @@ class DDCM(Editor):
 
     num_steps: int = 12
     eta: float = 1.0
-    source_guidance_scale: float | None = 1.0
-    target_guidance_scale: float | None = 2.3
+    source_guidance_scale: float = 1.0
+    target_guidance_scale: float = 2.3
     seed: int | None = None
 
     def __post_init__(self) -> None:

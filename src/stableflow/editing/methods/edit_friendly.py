@@ -42,7 +42,7 @@ class EditFriendly(Editor):
     num_steps: int = 50
     skip: int = 12
     sigma: Literal["ancestral", "full"] = "ancestral"
-    source_guidance_scale: float | None = 1.0
+    source_guidance_scale: float = 1.0
     target_guidance_scale: float | None = None
     seed: int | None = None
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md", "docs/concepts/attention.md", "docs/concepts/speed.md"]
+PAGES = [
+    "README.md",
+    "docs/concepts/regions.md",
+    "docs/extending.md",
+    "docs/concepts/attention.md",
+    "docs/concepts/speed.md",
+]
 
 
 @pytest.fixture

@@ -9,7 +9,14 @@ import pytest
 from stableflow.editing import EDITORS
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/extending.md", "docs/editors.md", "docs/concepts/attention.md", "docs/concepts/speed.md"]
+PAGES = [
+    "README.md",
+    "docs/concepts/regions.md",
+    "docs/extending.md",
+    "docs/editors.md",
+    "docs/concepts/attention.md",
+    "docs/concepts/speed.md",
+]
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def _sync_folder(folder: Path) -> None:
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            getattr(os, "fdatasync", os.fsync)(handle)
         finally:
             os.close(handle)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -25,6 +25,7 @@ SHORT = {
 }  # fmt: skip
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
 
 
@@ -55,7 +56,7 @@ class Order(BaseModel):
     image: Path | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     steps: int | None = Field(None, ge=1, le=10_000)
-    guidance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    guidance: Scale | None = None
     height: int | None = Field(None, ge=1, le=65_536)
     width: int | None = Field(None, ge=1, le=65_536)
     solver: str | dict[str, Any] | None = None
@@ -69,7 +70,7 @@ class Order(BaseModel):
     exact: bool = True
     strength: float | None = Field(None, ge=0, le=1)
     negative: str | None = None
-    edit_guidance: float | list[float] | None = None
+    edit_guidance: Scale | list[Scale] | None = None
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None

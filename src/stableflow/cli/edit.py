@@ -19,6 +19,7 @@ from stableflow.errors import InputError
 from stableflow.files import check_writable, refuse_to_replace
 from stableflow.flow.integrate import StepRecord
 from stableflow.images import read_recipe, save_png, to_pil
+from stableflow.models.bundled import BUNDLED
 from stableflow.order import Order, require_repeated
 
 
@@ -90,7 +91,6 @@ def _from_image(path: Path, given: dict[str, Any], trusted: bool) -> dict[str, A
     return values
 
 
-BUNDLED = ("tiny", "small")  # models that come with the package
 SOURCE_SETTINGS = ("prompt", "seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge", "preset")
 
 

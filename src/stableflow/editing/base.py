@@ -195,7 +195,7 @@ class Editor(ABC):
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:
-                return run.unchanged()
+                return run.unchanged(exact=exact)
             run.source = editor.prepared(run)
             with run.attached(editor.interventions(run)):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)

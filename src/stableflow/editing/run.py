@@ -24,7 +24,7 @@ from stableflow.flow.solvers import Solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.base import Conditioning, Guidance, Intervention
 from stableflow.region import Region
-from stableflow.types import Latents, Velocity
+from stableflow.types import Images, Latents, Velocity
 
 if TYPE_CHECKING:
     import stableflow.editing.base
@@ -237,10 +237,17 @@ class Run:
         Args:
             exact: Outside the region the given picture's own pixels take the place of the model's.
         """
-        source, size = self.source, self.source.images.shape[-2:]
         latents = latents[:1] if self.together else latents
-        images = decode(self.model, latents, size)
-        blend = None
+        return self._shown(decode(self.model, latents, self.source.images.shape[-2:]), latents, exact)
+
+    def unchanged(self, *, exact: bool = True) -> EditResult:
+        """Return the source for every edit: what strength 0 is."""
+        rows = len(self._titles)
+        images, latents = (pixels.expand(rows, -1, -1, -1) for pixels in (self.source.images, self.clean))
+        return self._shown(images, latents, exact)
+
+    def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
+        source, blend = self.source, None
         if self.region is not None and exact:
             shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
             hard = bool(((shown.amount == 0) | (shown.amount == 1)).all())
@@ -248,12 +255,6 @@ class Run:
             given = source.images if source.given is None else source.given
             images = blend.composite(given.cpu(), images)
         return EditResult(self._titles, images, latents, source, self._recipe(exact), blend)
-
-    def unchanged(self) -> EditResult:
-        """Return the source for every edit: what strength 0 is."""
-        titles, source = self._titles, self.source
-        images, latents = (pixels.expand(len(titles), -1, -1, -1) for pixels in (source.images, self.clean))
-        return EditResult(titles, images, latents, source, self._recipe(True), None)
 
     @property
     def _titles(self) -> tuple[str, ...]:

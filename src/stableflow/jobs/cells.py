@@ -32,7 +32,8 @@ class Cells:
             return
         described = json.loads(json.dumps(job))
         path = folder / "job.json"
-        if not write_text_once(path, json.dumps(described, indent=1) + "\n"):  # or another process that starts now did
+        new = not path.exists() and write_text_once(path, json.dumps(described, indent=1) + "\n")
+        if not new:  # or another process, which starts at this moment, has written it
             _require_same(_read(path), described, folder)
         self.refresh()
 
@@ -84,7 +85,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _require_same(there: Record, here: Record, folder: Path) -> None:
-    names = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+    names = sorted(name for name in {*there, *here} if json.dumps(there.get(name)) != json.dumps(here.get(name)))
     if names:
         shown = "; ".join(
             f"{name} is {short(there.get(name))} there and {short(here.get(name))} here" for name in names

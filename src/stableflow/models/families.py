@@ -10,6 +10,7 @@ from stableflow.models.flux2 import FLUX2
 from stableflow.models.model import DiffusersModel
 from stableflow.models.qwen_image import QWEN_IMAGE
 from stableflow.models.sd3 import SD3
+from stableflow.models.turns import check_weights_are_here
 from stableflow.models.z_image import Z_IMAGE
 from stableflow.registry import Registry
 
@@ -31,7 +32,9 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
 
     Raises:
         UnknownNameError: No family reads this class of pipeline.
+        InterventionError: It is offloaded layer by layer.
     """
     family = FAMILIES[type(pipeline).__name__]
+    check_weights_are_here(pipeline.transformer)
     known_as: str = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
     return DiffusersModel(pipeline, family, name=known_as, max_sequence_length=max_sequence_length)

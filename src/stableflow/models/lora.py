@@ -3,7 +3,7 @@
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from stableflow.errors import LoadError, MissingExtraError
 from stableflow.models.checkpoint import what_it_is
-from stableflow.models.flux_names import Place, flux_places
 from stableflow.models.load_errors import first_line, load_errors, some
 from stableflow.models.lora_file import find_lora
+from stableflow.models.lora_names import LoraModules
 
 REFUSED: Mapping[str, str] = {
     "LoKr (Kronecker products, by LyCORIS)": r"\.lokr_|\.oft_|\.glora|\.ia3",
@@ -29,11 +29,6 @@ DIFFERENCES = re.compile(r"\.(diff|diff_b|w_norm|b_norm|set_weight)$|lora_B(\.\w
 DOWN = re.compile(r"[._](lora_down|lora_A|lora\.down|down)(\.[^.]+)?\.weight$")
 UP = re.compile(r"[._](lora_up|lora_B|lora\.up|up)(\.[^.]+)?\.weight$")
 ALPHA = re.compile(r"\.(alpha|lora_alpha)$")
-PREFIXES = (
-    "base_model.model.", "transformer.", "diffusion_model.", "model.diffusion_model.", "model.",
-    "lora_transformer_", "lora_unet_", "lycoris_",
-)  # fmt: skip
-TEXT_ENCODERS = {"lora_te1_": "text_encoder", "lora_te_": "text_encoder", "text_encoder.": "text_encoder"}
 OTHER_TEXT = ("lora_te2_", "lora_te3_", "text_encoder_2.", "text_encoder_3.")
 
 
@@ -102,7 +97,7 @@ def canonical(
         config: peft's settings of the file, where it has them.
         convert: Whether diffusers may translate names that are not known here.
     """
-    modules = _Modules(pipeline)
+    modules = LoraModules(pipeline)
     found, unknown = dict[str, Tensor](), list[str]()
     for name, update in _grouped(state, where).items():
         scale = _scale(name, update, config, where)
@@ -139,51 +134,6 @@ def _renamed_by_diffusers(state: Mapping[str, Tensor], pipeline: Any) -> dict[st
     renamed = renamed[0] if isinstance(renamed, tuple) else renamed
     counts = [sum(bool(DOWN.search(name)) for name in names) for names in (state, renamed)]
     return renamed if counts[1] >= counts[0] else None
-
-
-class _Modules:
-    """Finds modules by the names that LoRA files give them."""
-
-    def __init__(self, pipeline: Any):
-        self._parts = {"transformer": pipeline.transformer, "text_encoder": getattr(pipeline, "text_encoder", None)}
-        self._named = {part: dict(model.named_modules()) for part, model in self._parts.items() if model is not None}
-        self._joined = {part: {name.replace(".", "_"): name for name in named} for part, named in self._named.items()}
-        config = pipeline.transformer.config
-        flux = type(pipeline.transformer).__name__ == "FluxTransformer2DModel"
-        self._flux: Mapping[str, tuple[Place, ...]] = flux_places(config) if flux else {}
-        self._flux_joined = {name.replace(".", "_"): name for name in self._flux}
-
-    def places(self, name: str) -> tuple[Place, ...]:
-        """The modules that an update goes to, by part and name, with the rows that each takes; empty if unknown."""
-        for prefix, part in TEXT_ENCODERS.items():
-            if name.startswith(prefix):
-                return self._own(part, name.removeprefix(prefix))
-        for short in _stripped(name):
-            short = self._flux_joined.get(short, short)
-            if short in self._flux:
-                return tuple((f"transformer.{module}", rows) for module, rows in self._flux[short])
-            if found := self._own("transformer", short):
-                return found
-        return ()
-
-    def _own(self, part: str, name: str) -> tuple[Place, ...]:
-        for candidate in (name, name.removeprefix("text_model.").removeprefix("text_model_")):
-            own = self._joined.get(part, {}).get(candidate.replace(".", "_"))
-            if own and isinstance(self._named[part][own], nn.Linear):
-                return ((f"{part}.{own}", lambda tensor: tensor),)
-        return ()
-
-    def module(self, name: str) -> nn.Module:
-        part, _, module = name.partition(".")
-        return self._named[part][module]
-
-
-def _stripped(name: str) -> Iterator[str]:
-    """A name without the prefixes that tools put before it, one after the other."""
-    yield name
-    while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
-        name = name.removeprefix(prefix)
-        yield name
 
 
 def _read(path: Path, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

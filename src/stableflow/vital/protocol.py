@@ -6,6 +6,8 @@ from stableflow.checks import check_count, check_number, check_seed, check_steps
 from stableflow.errors import InputError
 from stableflow.registry import Registry
 
+LARGEST_BATCH = 4096
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -41,7 +43,7 @@ class Protocol:
         check_seed("first_seed", self.first_seed)
         check_seed("first_seed + prompts", self.first_seed + self.prompts)
         if self.batch is not None:
-            check_count("batch", self.batch)
+            check_count("batch", self.batch, 1, LARGEST_BATCH)
         if self.guidance_scale is not None:
             check_number("guidance_scale", self.guidance_scale, 0)
         check_number("scale", self.scale, 0, 1, above=True)

@@ -110,9 +110,7 @@ def of_drawn(editor: StableFlow, *, num_steps: int, rounds: int) -> tuple[list[C
     first = editor.edit(source, edit).latents
     seconds = interleaved(
         {
-            "published": lambda: draw_and_edit(
-                model, editor.chosen_layers, PROMPT, [edit], seed=1, num_steps=num_steps
-            ),
+            "published": lambda: draw_and_edit(model, layers, PROMPT, [edit], seed=1, num_steps=num_steps),
             "further": lambda: editor.edit(source, edit),
         },
         rounds=rounds,

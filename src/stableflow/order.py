@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stableflow.checks import LARGEST_SEED
+from stableflow.checks import LARGEST_GUIDANCE, LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.path import LARGEST_NUDGE
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
@@ -26,6 +27,9 @@ SHORT = {
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
+
+
+Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 
 
 class Order(BaseModel):
@@ -54,12 +58,12 @@ class Order(BaseModel):
     image: Path | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     steps: int | None = Field(None, ge=1, le=10_000)
-    guidance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    guidance: float | None = Field(None, ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)
     height: int | None = Field(None, ge=1, le=65_536)
     width: int | None = Field(None, ge=1, le=65_536)
     solver: str | dict[str, Any] | None = None
     inversion: Literal["aligned", "paper"] | None = None
-    nudge: float | None = Field(None, gt=0, allow_inf_nan=False)
+    nudge: float | None = Field(None, gt=0, le=LARGEST_NUDGE, allow_inf_nan=False)
     to: list[str] = Field(default_factory=list)
     editor: str = "stable-flow"
     set: dict[str, Any] = Field(default_factory=dict)
@@ -67,7 +71,7 @@ class Order(BaseModel):
     exact: bool = True
     strength: float | None = Field(None, ge=0, le=1)
     negative: str | None = None
-    edit_guidance: float | list[float] | None = None
+    edit_guidance: Scale | list[Scale] | None = None
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None

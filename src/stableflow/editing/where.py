@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_text
 from stableflow.editing.otsu import otsu_threshold
 from stableflow.editing.passes import standard_noise
 from stableflow.errors import InputError, unknown_name
@@ -55,11 +57,17 @@ def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region
 
 def check_where(text: str) -> None:
     """Raise unless this describes a region as far as can be told without a picture: its kind, and the mask's file."""
+    check_kind(text)
     kind, _, details = text.partition(":")
-    if kind.removeprefix("~") not in REGIONS:
-        raise unknown_name("kind of region", kind, REGIONS)
     if kind.removeprefix("~") == "mask":
         Region.from_mask(details)
+
+
+def check_kind(text: str) -> None:
+    """Raise UnknownNameError unless this describes a region of a kind that is known."""
+    kind = check_text("region", text).partition(":")[0]
+    if kind.removeprefix("~") not in REGIONS:
+        raise unknown_name("kind of region", kind, REGIONS)
 
 
 def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
@@ -70,8 +78,11 @@ def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
         inverted = kind.startswith("~")
         region = REGIONS[kind.removeprefix("~")](run, details)
         return ~region if inverted else region
-    if callable(where):
-        return where(run)
+    if callable(where) and not isinstance(where, type):
+        found = where(run)
+        if not isinstance(found, Region):
+            raise InputError(f"region: the function returned {short(found)} and no Region.")
+        return found
     raise InputError(f"region must be a Region, its description or a function of a run, got {short(where)}.")
 
 
@@ -108,8 +119,11 @@ def of_mask(run: "stableflow.editing.run.Run", details: str) -> Region:
 @REGIONS.register("box")
 def of_box(run: "stableflow.editing.run.Run", details: str) -> Region:
     """A box of the source's pixels from its top left corner: "box:x,y,width,height"."""
-    x, y, width, height = _numbers(details, "box:x,y,width,height", 4)
-    return Region.box(int(x), int(y), int(width), int(height), _size(run))
+    numbers = _numbers(details, "box:x,y,width,height", 4)
+    if not all(number.is_integer() for number in numbers):
+        raise InputError(f"A box is described as box:x,y,width,height in whole pixels, got {short(details)}.")
+    x, y, width, height = (int(number) for number in numbers)
+    return Region.box(x, y, width, height, _size(run))
 
 
 @REGIONS.register("polygon")
@@ -194,6 +208,6 @@ def _numbers(details: str, form: str, count: int | None) -> list[float]:
         numbers: Sequence[Any] = [float(part) for part in details.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
+    if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
         raise InputError(f"A region is described as {form} in pixels, got {short(details)}.")
     return list(numbers)

@@ -1,19 +1,25 @@
 """Checks of single arguments at the border: a plain Python value comes back, or one error names argument and cause."""
 
+import dataclasses
 import math
 import numbers
 import operator
 import re
+import types
+import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from stableflow.errors import InputError
+from stableflow.errors import InputError, unknown_name
 from stableflow.reading import short
 
 MOST_STEPS = 10_000
 LARGEST_SEED = 2**63 - 1
+LARGEST_GUIDANCE = 1000.0
+LONGEST_SIDE = 65_536  # pixels
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -112,6 +118,99 @@ def check_path(name: str, value: Any) -> Path:
         raise InputError(f"{name}: {short(str(value))} is in no home folder that is known here.") from error
 
 
+def check_flag(name: str, value: Any) -> bool:
+    """Return True or False; nothing else is taken for one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InputError(f"{name} must be True or False, got {short(value)}.")
+    return bool(value)
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise InputError unless it is a function, or None."""
+    if value is not None and not callable(value):
+        raise InputError(f"{name} must be a function or None, got {short(value)}.")
+
+
+def check_pair(name: str, value: Any, what: str = "(height, width)") -> tuple[Any, Any]:
+    """Return a pair of anything."""
+    if isinstance(value, (str, bytes, dict, set)) or not isinstance(value, Iterable):
+        raise InputError(f"{name} must be a pair {what}, got {short(value)}.")
+    entries = list(value)
+    if len(entries) != 2:
+        raise InputError(f"{name} must be a pair {what}, got {short(value)}.")
+    return entries[0], entries[1]
+
+
+def check_points(name: str, value: Any) -> list[tuple[float, float]]:
+    """Return a list of pixels (x, y) as numbers."""
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{name} must be a list of pixels (x, y), got {short(value)}.")
+    pairs = [check_pair(f"{name}[{i}]", point, "(x, y)") for i, point in enumerate(value)]
+    return [(check_number(f"{name}[{i}] x", x), check_number(f"{name}[{i}] y", y)) for i, (x, y) in enumerate(pairs)]
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> str:
+    """Return one of these names.
+
+    Raises:
+        UnknownNameError: Another name, or no text; lists the known ones.
+    """
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise unknown_name(name, value, names)
+    return value
+
+
+def check_guidance(name: str, value: Any) -> Any:
+    """Return a guidance scale of 0 or more, or a list of them; None is the model's own."""
+    if isinstance(value, (list, tuple)):
+        return tuple(check_number(f"{name}[{i}]", scale, 0, LARGEST_GUIDANCE) for i, scale in enumerate(value))
+    return None if value is None else check_number(name, value, 0, LARGEST_GUIDANCE)
+
+
+def check_fields(settings: Any) -> None:
+    """Hold a frozen dataclass to its own annotations, and keep numpy's and torch's numbers as Python's.
+
+    Fields of bool, int, float, str, a Literal, lists and tuples of these, and None beside one of them are checked; what
+    may be of several other kinds is for the class itself.
+
+    Raises:
+        InputError, UnknownNameError: Names the field.
+    """
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        if field.init:
+            plain = _as_hinted(field.name, getattr(settings, field.name), hints[field.name])
+            object.__setattr__(settings, field.name, plain)
+
+
+def _as_hinted(name: str, value: Any, hint: Any) -> Any:
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    if value is None and types.NoneType in kinds:
+        return None
+    kinds = [kind for kind in kinds if kind is not types.NoneType]
+    if len(kinds) == 2 and isinstance(value, (list, tuple)):  # one number, or one an edit
+        kinds = [kind for kind in kinds if typing.get_origin(kind) is Sequence and float in kinds] or kinds
+    elif len(kinds) == 2 and float in kinds and Sequence in map(typing.get_origin, kinds):
+        kinds = [float]
+    return _as_kind(name, value, kinds[0]) if len(kinds) == 1 else value
+
+
+def _as_kind(name: str, value: Any, kind: Any) -> Any:
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind in PLAIN_CHECKS:
+        return PLAIN_CHECKS[kind](name, value)
+    if origin is Literal:
+        return check_choice(name, value, inner)
+    if origin in (tuple, Sequence) and inner[0] in PLAIN_CHECKS:
+        length = None if origin is Sequence or Ellipsis in inner else len(inner)
+        if not isinstance(value, (list, tuple)) or length not in (None, len(value)):
+            wanted = "a list" if length is None else f"{length} values"
+            raise InputError(f"{name} must be {wanted} of {inner[0].__name__}, got {short(value)}.")
+        return tuple(_as_kind(f"{name}[{i}]", entry, inner[0]) for i, entry in enumerate(value))
+    return value
+
+
 def _scalar(value: Any) -> Any:
     """The number of a numpy or torch scalar; everything else as it is."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
@@ -136,3 +235,11 @@ def _range(low: float, high: float | None, above: bool = False) -> str:
 
 def _message(name: str, what: str, hint: str) -> str:
     return f"{name} {what}." + (f" {hint}" if hint else "")
+
+
+PLAIN_CHECKS: dict[Any, Any] = {
+    bool: check_flag,
+    int: lambda name, value: check_count(name, value, -LARGEST_SEED, LARGEST_SEED),
+    float: check_number,
+    str: check_text,
+}

@@ -1,6 +1,7 @@
 """Everything that this package raises on purpose; one message says what was given, what is true, what to do next."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -51,9 +52,9 @@ class OutputError(StableFlowError, OSError):
     """A result cannot be written."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for a name that is not known: it lists the known names and the nearest."""
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for a name that is not known, or is no text: it lists the known names and the nearest."""
     names = list(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
+    nearest = difflib.get_close_matches(name[:100], names, n=1) if isinstance(name, str) else []
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return UnknownNameError(f"Unknown {kind} {name!r}. Known: {', '.join(names)}.{hint}")
+    return UnknownNameError(f"Unknown {kind} {reprlib.repr(name)[:200]}. Known: {', '.join(names)}.{hint}")

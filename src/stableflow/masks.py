@@ -9,12 +9,15 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
+from stableflow.checks import LARGEST_SEED, check_count, check_number, check_path, check_points
 from stableflow.decoding import open_picture
 from stableflow.errors import InputError
 from stableflow.images import to_pil
+from stableflow.reading import short
 
 MaskLike = str | Path | Image.Image | np.ndarray | Tensor
 TINT = (255, 0, 102)
+FARTHEST = 1_000_000  # pixels
 FULL = {"uint8": 255, "uint16": 65535}
 
 
@@ -31,13 +34,34 @@ def read_mask(mask: MaskLike) -> Float[Tensor, "rows height width"]:
         InputError: It is in colours, of another type or shape, or out of range.
     """
     if isinstance(mask, str | Path):
-        with open_picture(Path(mask).expanduser()) as image:
+        with open_picture(check_path("mask", mask)) as image:
             return _from_array(_grey(image, str(mask)), str(mask))
     if isinstance(mask, Image.Image):
         return _from_array(_grey(mask, "the picture"), "the picture")
     if isinstance(mask, Tensor):
         mask = (mask.float() if mask.dtype == torch.bfloat16 else mask).detach().cpu().numpy()
+    if not isinstance(mask, np.ndarray):
+        raise InputError(f"mask must be a file, a PIL image, an array or a tensor, got {short(mask)}.")
     return _from_array(mask, f"the {mask.dtype} array")
+
+
+def draw_box(x: int, y: int, width: int, height: int, size: tuple[int, int]) -> Float[Tensor, "1 height width"]:
+    """Return a box whose top left pixel is (x, y), in a picture of (height, width).
+
+    Raises:
+        InputError: A number is no whole one, or the box leaves the picture or is empty.
+    """
+    given = {"x": x, "y": y, "width": width, "height": height}
+    x, y, width, height = (check_count(name, value, -LARGEST_SEED, LARGEST_SEED) for name, value in given.items())
+    picture_height, picture_width = size
+    if min(x, y) < 0 or min(width, height) < 1 or x + width > picture_width or y + height > picture_height:
+        raise InputError(
+            f"The box x={x}, y={y}, width={width}, height={height} does not lie in the picture of "
+            f"{picture_width}x{picture_height} pixels (width x height)."
+        )
+    amount = torch.zeros(1, picture_height, picture_width)
+    amount[:, y : y + height, x : x + width] = 1
+    return amount
 
 
 def draw_polygon(points: Sequence[tuple[float, float]], size: tuple[int, int]) -> Float[Tensor, "1 height width"]:
@@ -47,8 +71,11 @@ def draw_polygon(points: Sequence[tuple[float, float]], size: tuple[int, int]) -
         InputError: It has fewer than three corners, or holds no pixel of the picture.
     """
     height, width = size
+    points = check_points("points", points)
     if len(points) < 3:
-        raise InputError(f"A polygon has three points (x, y) or more, got {list(points)}.")
+        raise InputError(f"A polygon has three points (x, y) or more, got {short(points)}.")
+    if any(abs(number) > FARTHEST for point in points for number in point):
+        raise InputError(f"points of the polygon lie within {FARTHEST:,} pixels of the picture, got {short(points)}.")
     canvas = Image.new("L", (width, height), 0)
     ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in points], fill=255, outline=255)
     if canvas.getbbox() is None:
@@ -65,11 +92,12 @@ def draw_discs(
         InputError: There is no point, one lies outside the picture, or the radius is negative.
     """
     height, width = size
+    points, radius = check_points("points", points), check_number("radius", radius)
     outside = [(x, y) for x, y in points if not (0 <= x < width and 0 <= y < height)]
     if outside or not points or not radius >= 0:
         raise InputError(
             f"points must be pixels (x, y) with 0 <= x < {width} and 0 <= y < {height}, at least one, and radius 0 or "
-            f"more; got {outside or list(points)} and {radius}."
+            f"more; got {short(outside or points)} and {radius:g}."
         )
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     inside = torch.zeros(height, width, dtype=torch.bool)

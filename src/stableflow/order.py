@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from stableflow.checks import LARGEST_SEED
+from stableflow.checks import LARGEST_GUIDANCE, LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.path import LARGEST_NUDGE
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
@@ -25,8 +26,11 @@ SHORT = {
 }  # fmt: skip
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
-Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
+
+
+Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 
 
 class Order(BaseModel):
@@ -61,7 +65,7 @@ class Order(BaseModel):
     width: int | None = Field(None, ge=1, le=65_536)
     solver: str | dict[str, Any] | None = None
     inversion: Literal["aligned", "paper"] | None = None
-    nudge: float | None = Field(None, gt=0, allow_inf_nan=False)
+    nudge: float | None = Field(None, gt=0, le=LARGEST_NUDGE, allow_inf_nan=False)
     to: list[str] = Field(default_factory=list)
     editor: str = "stable-flow"
     set: dict[str, Any] = Field(default_factory=dict)

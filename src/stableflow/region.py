@@ -12,9 +12,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from stableflow.checks import LONGEST_SIDE, check_choice, check_count, check_pair
+from stableflow.decoding import MAX_PIXELS
 from stableflow.errors import InputError
 from stableflow.images import PictureLike, load_image
-from stableflow.masks import MaskLike, draw_discs, draw_polygon, read_mask, show_mask
+from stableflow.masks import MaskLike, draw_box, draw_discs, draw_polygon, read_mask, show_mask
+from stableflow.reading import short
 from stableflow.types import Images
 
 Size = tuple[int, int]
@@ -46,6 +49,8 @@ class Region:
 
     def __post_init__(self) -> None:
         given = self.amount
+        if not isinstance(given, Tensor):
+            raise InputError(f"amount must be a tensor (rows, height, width), got {short(given)}; see from_mask.")
         if given.ndim != 3 or 0 in given.shape or not given.is_floating_point():
             raise InputError(
                 f"A region's amount is float (rows, height, width), got {given.dtype} {tuple(given.shape)}. "
@@ -70,15 +75,7 @@ class Region:
     @staticmethod
     def box(x: int, y: int, width: int, height: int, size: Size) -> "Region":
         """Return a box of width x height pixels whose top left pixel is (x, y), in a picture of (height, width)."""
-        picture_height, picture_width = _checked_size(size)
-        if min(x, y) < 0 or min(width, height) < 1 or x + width > picture_width or y + height > picture_height:
-            raise InputError(
-                f"The box x={x}, y={y}, width={width}, height={height} does not lie in the picture of "
-                f"{picture_width}x{picture_height} pixels (width x height)."
-            )
-        amount = torch.zeros(1, picture_height, picture_width)
-        amount[:, y : y + height, x : x + width] = 1
-        return Region(amount)
+        return Region(draw_box(x, y, width, height, _checked_size(size)))
 
     @staticmethod
     def polygon(points: Sequence[tuple[float, float]], size: Size) -> "Region":
@@ -106,7 +103,7 @@ class Region:
 
     def row(self, index: int) -> "Region":
         """Return the region of one edit; a region of one row is that of every edit."""
-        return Region(self.amount[None, 0 if len(self) == 1 else index])
+        return Region(self.amount[None, 0 if len(self) == 1 else check_count("index", index, 0, len(self) - 1)])
 
     def __invert__(self) -> "Region":
         return Region(1 - self.amount)
@@ -144,7 +141,7 @@ class Region:
 
         The border of the picture is no edge: a region that reaches it is not shrunk there.
         """
-        if pixels < 0:
+        if check_count("pixels of grow", pixels, -LONGEST_SIDE, LONGEST_SIDE) < 0:
             return ~((~self).grow(-pixels))
         _check_pixels("grow", pixels)
         wide = F.max_pool2d(self.amount, (1, 2 * pixels + 1), stride=1, padding=(0, pixels))
@@ -153,6 +150,7 @@ class Region:
     def moved(self, dx: int, dy: int) -> "Region":
         """Return the region moved dx pixels to the right and dy down; what leaves the picture is lost."""
         height, width = self.size
+        dx, dy = check_count("dx", dx, -LONGEST_SIDE, LONGEST_SIDE), check_count("dy", dy, -LONGEST_SIDE, LONGEST_SIDE)
         moved = torch.zeros_like(self.amount)
         to_y, to_x = slice(max(0, dy), max(0, height + dy)), slice(max(0, dx), max(0, width + dx))
         from_y, from_x = slice(max(0, -dy), max(0, height - dy)), slice(max(0, -dx), max(0, width - dx))
@@ -216,11 +214,14 @@ class Region:
     def whole(self, side: int) -> "Region":
         """Return the region grown to whole squares of side x side pixels: a model's tokens, its `pixel_multiple`."""
         height, width = self.size
+        check_count("side", side)
         amount = self._cells((height // max(side, 1), width // max(side, 1)), "any", f"squares of {side} pixels")
         return Region(amount.repeat_interleave(side, 1).repeat_interleave(side, 2))
 
     def _cells(self, grid: Size, rule: Rule, what: str) -> Float[Tensor, "rows y x"]:
-        (height, width), (y, x) = self.size, grid
+        (height, width), (y, x) = self.size, check_pair("size in " + what, grid, "(rows, columns)")
+        check_choice("rule", rule, ["mean", "any"])
+        y, x = check_count("rows", y, 0), check_count("columns", x, 0)
         if min(y, x) < 1 or height % y or width % x:
             raise InputError(
                 f"{self!r} does not divide into {y} x {x} {what} (rows x columns). Bring it to the size that the model "
@@ -279,12 +280,12 @@ def _matched(a: Region, b: Region) -> tuple[Tensor, Tensor]:
 
 
 def _checked_size(size: Size) -> Size:
-    height, width = size
-    if height < 1 or width < 1:
-        raise InputError(f"A region's size is (height, width) in pixels, 1 or more, got {(height, width)}.")
+    height, width = check_pair("size", size)
+    height, width = check_count("height of size", height), check_count("width of size", width)
+    if height * width > MAX_PIXELS:
+        raise InputError(f"size {height}x{width} is more than {MAX_PIXELS / 1e6:.0f} megapixels.")
     return height, width
 
 
 def _check_pixels(what: str, pixels: int) -> None:
-    if pixels < 0 or pixels != int(pixels):
-        raise InputError(f"{what} takes a whole number of pixels, 0 or more, got {pixels}.")
+    check_count(f"pixels of {what}", pixels, 0, LONGEST_SIDE)

@@ -90,7 +90,7 @@ def test_descriptions_make_the_same_solver_again():
 def test_bad_solvers():
     with pytest.raises(UnknownNameError, match=r"eulr.*euler"):
         make_solver("eulr")
-    with pytest.raises(InputError, match="at least one iteration"):
+    with pytest.raises(InputError, match="iterations must lie"):
         FixedPoint(0)
 
 

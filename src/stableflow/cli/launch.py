@@ -2,14 +2,20 @@
 
 import logging
 import os
+import sys
+
+QUIETED = ("torchao", "torch.utils._pytree", "torch.distributed.elastic.multiprocessing.redirects", "diffusers",
+           "transformers", "huggingface_hub")  # fmt: skip
+"""Whose own messages are for `-v`: torchao tells of every accelerator that it finds no code for."""
 
 
 def main() -> None:
     """Run the command line."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    for noisy in ("torchao", "torch.utils._pytree"):  # of accelerators that torchao finds no code for
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    if not {"-v", "--verbose"} & set(sys.argv[1:]):
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+        for noisy in QUIETED:
+            logging.getLogger(noisy).setLevel(logging.CRITICAL)
     from stableflow.cli.main import run  # only now, so that the settings above hold
 
     run()

@@ -16,6 +16,7 @@ from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+VERBOSE = {"-v", "--verbose"}  # the libraries speak from the start, before options are parsed
 DEBUG = "STABLEFLOW_DEBUG"  # set to see where an unexpected error comes from
 OUT_OF_MEMORY = (
     "The accelerator's memory is full. In this order: fewer --to prompts at a time; --keep cpu; --offload model; "
@@ -44,9 +45,14 @@ app.command("train")(train.train)
 def run() -> None:
     """Run the command line; every error we know becomes one message and an exit code."""
     for library in (transformers_logging, diffusers_logging):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    warnings.showwarning = _show_warning
+        if VERBOSE & set(sys.argv[1:]):
+            library.set_verbosity_info()
+            library.enable_progress_bar()
+        else:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+    if not VERBOSE & set(sys.argv[1:]):
+        warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail

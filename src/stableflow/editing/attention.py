@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_flag, check_points
 from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.path import replay_solver
 from stableflow.editing.result import EditResult
@@ -18,9 +19,11 @@ from stableflow.editing.source import Source
 from stableflow.errors import InputError, InterventionError
 from stableflow.files import write_tensors, write_text_atomic
 from stableflow.flow.integrate import Callback, integrate
+from stableflow.flow.schedule import as_window
 from stableflow.interventions import AttentionMean, CaptureAttention
 from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.models.base import Conditioning, FlowModel, ShowsAttention, Word
+from stableflow.reading import short
 from stableflow.vital.presets import resolve_layers
 
 
@@ -163,8 +166,19 @@ def attention(
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, figure 6.
     """
+    if not isinstance(editor, StableFlow):
+        raise InputError(f"editor must be a StableFlow, got {short(editor)}.")
+    if not isinstance(source, Source):
+        raise InputError(f"source must come from generate, invert or Source.load, got {short(source)}.")
     model = _checked_model(editor.model)
+    points = [(_pixel("x", x), _pixel("y", y)) for x, y in check_points("points", points)]
+    t_window, inject_window = as_window(t_window), as_window(inject_window, "inject_window")
+    check_flag("per_step", per_step), check_flag("per_head", per_head)
+    if inject_layers is not None:
+        resolve_layers(model, inject_layers, "inject_layers")
     layers = range(len(model.layers)) if layers is None else resolve_layers(model, layers)
+    if not layers:
+        raise InputError("layers is empty: attention is captured in at least one layer.")
     kept = AttentionMean(per_step=per_step, per_head=per_head), AttentionMean(per_step=per_step, per_head=per_head)
     size = source.fingerprint.height, source.fingerprint.width
     watch_source, watch_edits = (CaptureAttention(layers, points, size, keep, t_window) for keep in kept)
@@ -180,6 +194,12 @@ def attention(
         _replay(model, result.source)
     watching = {"layers": list(layers), "t_window": list(t_window), "points": [list(point) for point in points]}
     return _attention_of(model, points, kept, result, watching)
+
+
+def _pixel(name: str, number: float) -> int:
+    if not number.is_integer():
+        raise InputError(f"points are whole pixels, got {name}={number:g}.")
+    return int(number)
 
 
 def _attention_of(

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.checks import check_number, check_steps
-from stableflow.editing.making import Recording, Sampling, draw, encode, find_path
-from stableflow.editing.path import check_inversion
+from stableflow.checks import check_flag, check_steps
+from stableflow.editing.checked import check_callback, check_editor, checked_size
+from stableflow.editing.making import Recording, Sampling, check_noise, draw, encode, find_path
+from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.prompts import source_prompt
 from stableflow.editing.recipe import as_json
@@ -57,8 +58,7 @@ class Editor(ABC):
     negative: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.strength is not None:
-            check_number("strength", self.strength, 0, 1)
+        check_editor(self)
 
     def generate(
         self,
@@ -88,10 +88,10 @@ class Editor(ABC):
         Raises:
             InputError: A setting is out of range.
         """
-        default_height, default_width = self.model.default_size
-        size = default_height if height is None else height, default_width if width is None else width
-        self.model.check_size(*size)
+        size = checked_size(self.model, height, width)
+        check_callback(callback)
         how = Sampling(check_steps("num_steps", num_steps), make_solver(solver), guidance_scale)
+        check_noise(self.model, seed, latents, size)
         conditioning = source_prompt(self.model, prompt, negative=self.negative)
         with torch.no_grad():
             return draw(
@@ -136,6 +136,7 @@ class Editor(ABC):
             InputError: A setting is out of range, or the solver does not go with aligned replay.
         """
         given = (solver, num_steps, nudge_scale, inversion)
+        check_callback(callback)
         how = self.inverting(solver, num_steps, nudge_scale, inversion, guidance_scale)
         conditioning = source_prompt(self.model, prompt, negative=self.negative)
         with torch.no_grad():
@@ -158,7 +159,7 @@ class Editor(ABC):
         way = speed.inversion if inversion is None else inversion
         check_inversion(way, chosen)
         steps = speed.num_steps if num_steps is None else check_steps("num_steps", num_steps)
-        scale = default_nudge_scale(self.model) if nudge_scale is None else check_number("nudge_scale", nudge_scale)
+        scale = default_nudge_scale(self.model) if nudge_scale is None else check_nudge(nudge_scale)
         return Sampling(steps, chosen, guidance_scale, way, scale)
 
     def edit(
@@ -192,6 +193,8 @@ class Editor(ABC):
             NumericsError: A step produced NaN or infinity.
         """
         editor = self.having(**settings)
+        check_flag("exact", exact)
+        check_callback(callback)
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:

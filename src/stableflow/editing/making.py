@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from stableflow.checks import check_seed
+from stableflow.checks import LARGEST_GUIDANCE, check_number, check_seed
 from stableflow.editing.fingerprint import ENCODED, Fingerprint, digest
-from stableflow.editing.memory import KVMemory, make_store, needed_bytes
+from stableflow.editing.memory import KVMemory, check_fits, make_store, needed_bytes
 from stableflow.editing.passes import CountedVelocity, decode, dtype_name, standard_noise
-from stableflow.editing.path import Path, checked_guidance, replay_solver, sampler_of
+from stableflow.editing.path import Path, check_range, checked_guidance, replay_solver, sampler_of
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
 from stableflow.flow.integrate import Callback, StepRecord, count_evaluations, integrate
@@ -69,6 +69,11 @@ class Sampling:
     inversion: str | None = None
     nudge_scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        describe_solver(self.solver)  # refused now and not after the run
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, 0, LARGEST_GUIDANCE)
+
 
 def draw(
     model: FlowModel,
@@ -83,7 +88,7 @@ def draw(
 ) -> Source:
     """Draw a picture from the noise of a seed, or from this noise, and keep its path."""
     height, width = size
-    seed, noise = _noise(model, seed, latents, height, width)
+    seed, noise = _noise(model, seed, latents, size)
     scale = checked_guidance(how.guidance_scale, model.default_guidance_scale)
     grid = model.time_grid(how.num_steps, height, width)
     store = recording.store(model, how.solver, grid, height, width)
@@ -113,6 +118,7 @@ def encode(
     picture = prepare(
         image, multiple=model.pixel_multiple, max_side=max(model.default_size), height=height, width=width
     )
+    check_fits(model, picture.pixels.shape[-2], picture.pixels.shape[-1])
     clean = model.encode_image(picture.pixels)
     trajectory = Trajectory()
     trajectory.put(0.0, clean)
@@ -131,6 +137,7 @@ def find_path(
     scale = checked_guidance(how.guidance_scale, model.default_guidance_scale)
     grid = model.time_grid(how.num_steps, height, width)
     clean = nudge(encoded.path.at(0.0), how.nudge_scale)
+    check_range(clean, model.dtype, how.nudge_scale)
     velocity = CountedVelocity(model, conditioning, scale)
     if how.inversion == "aligned":
         store = recording.store(model, AlignedReplay({}), grid, height, width)
@@ -165,13 +172,14 @@ def record_again(model: FlowModel, source: Source, recording: Recording) -> tupl
     return replace(path, store=store), velocity.nfe
 
 
-def _noise(
-    model: FlowModel, seed: int | None, latents: Latents | None, height: int, width: int
-) -> tuple[int | None, Latents]:
+def check_noise(model: FlowModel, seed: int | None, latents: Latents | None, size: tuple[int, int]) -> None:
+    """Raise InputError unless a seed, latents of this size in pixels, or none of both is given."""
+    height, width = size
     shape = (1, *model.latent_shape(height, width))
+    if seed is not None:
+        check_seed("seed", seed)
     if latents is None:
-        seed = secrets.randbelow(2**31) if seed is None else check_seed("seed", seed)
-        return seed, standard_noise(torch.Generator("cpu").manual_seed(seed), shape, model.device)
+        return
     if seed is not None:
         raise InputError("Both seed and latents were given; the latents are the noise, so leave the seed out.")
     if not isinstance(latents, Tensor) or latents.shape != shape:
@@ -180,6 +188,17 @@ def _noise(
             f"latents must be a tensor of shape {shape} for {height}x{width} pixels, got {type(latents).__name__} "
             f"{given}."
         )
+    if not latents.is_floating_point() or not bool(latents.isfinite().all()):
+        raise InputError(f"latents must be finite floats, got {latents.dtype} with NaN, infinity or whole numbers.")
+
+
+def _noise(
+    model: FlowModel, seed: int | None, latents: Latents | None, size: tuple[int, int]
+) -> tuple[int | None, Latents]:
+    if latents is None:
+        seed = secrets.randbelow(2**31) if seed is None else check_seed("seed", seed)
+        shape = (1, *model.latent_shape(*size))
+        return seed, standard_noise(torch.Generator("cpu").manual_seed(seed), shape, model.device)
     return None, latents.to(model.device, torch.float32)
 
 

@@ -5,20 +5,21 @@ from typing import Literal
 
 import torch
 
-from stableflow.errors import unknown_name
+from stableflow.checks import check_choice
+from stableflow.errors import InputError
 from stableflow.interventions import KVStore
 from stableflow.interventions.store import Precision
 from stableflow.models.base import FlowModel
 
 FP8_BYTES = 1  # a number
 KVMemory = Literal["auto", "device", "cpu", "share"]
+DECODED = 32  # numbers a pixel, at the least, in the decoder's last layers
 SHARE_OF_FREE = 0.5  # of free memory that recorded keys and values may take by default
 
 
 def choose_memory(memory: KVMemory, bytes_needed: int, device: torch.device) -> KVMemory:
     """Return "device", "cpu" or "share"; "auto" takes the first with room."""
-    if memory not in ("auto", "device", "cpu", "share"):
-        raise unknown_name("kv_memory", memory, ["auto", "device", "cpu", "share"])
+    check_choice("kv_memory", memory, ["auto", "device", "cpu", "share"])
     if memory != "auto":
         return memory
     if bytes_needed <= SHARE_OF_FREE * _free_bytes(device):
@@ -48,6 +49,27 @@ def make_store(
     if choice == "share":
         return None
     return KVStore("cpu" if choice == "cpu" else None, precision=precision, last_visits=last_visits)
+
+
+def check_fits(model: FlowModel, height: int, width: int) -> None:
+    """Raise InputError if a size cannot fit the memory that the model's device has, whatever else is done.
+
+    The least that a pass and the decoder need at once: queries, keys, values and features of the image tokens in one
+    layer, and a few dozen numbers for each pixel.
+    """
+    needed = 2 * model.kv_bytes(height, width) + DECODED * height * width * model.dtype.itemsize
+    whole = _all_bytes(model.device)
+    if needed > whole:
+        raise InputError(
+            f"height and width {height}x{width} need at least {needed / 1e9:,.1f} GB at once, and {model.device} has "
+            f"{whole / 1e9:,.1f} GB in all. The model's usual size is {'x'.join(map(str, model.default_size))}."
+        )
+
+
+def _all_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _free_bytes(device: torch.device) -> int:

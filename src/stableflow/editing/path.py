@@ -1,7 +1,6 @@
 """One way of a source between noise and image, recorded: what edits start from, are held to, and read."""
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +8,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from stableflow.checks import LARGEST_GUIDANCE, check_choice, check_number
 from stableflow.editing.fingerprint import Fingerprint
-from stableflow.errors import InputError, unknown_name
+from stableflow.errors import InputError
 from stableflow.flow.inversion import AlignedReplay, Anchored
 from stableflow.flow.solvers import Euler, FixedPoint, Solver, make_solver
 from stableflow.flow.trajectory import Trajectory
 from stableflow.interventions.store import KVStore
 from stableflow.types import Latents
+
+LARGEST_NUDGE = 100.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +46,26 @@ class Path:
 
 def check_inversion(inversion: str, solver: Solver) -> None:
     """Raise unless this way of inverting exists and goes with the solver."""
-    if inversion not in ("aligned", "paper"):
-        raise unknown_name("inversion", inversion, ["aligned", "paper"])
+    check_choice("inversion", inversion, ["aligned", "paper"])
     if inversion == "aligned" and not isinstance(solver, FixedPoint):
         raise InputError(
             f"Aligned replay retraces steps of the fixed-point solver, not of {type(solver).__name__}. Use "
             "solver='fixed_point', or inversion='paper' with this solver."
+        )
+
+
+def check_nudge(scale: float) -> float:
+    """Return a factor of nudging that latents can be brought back from."""
+    return check_number("nudge_scale", scale, 0, LARGEST_NUDGE, above=True, hint="The paper uses 1.15.")
+
+
+def check_range(latents: Latents, dtype: torch.dtype, scale: float) -> None:
+    """Raise InputError unless nudged latents fit the numbers that the model computes in."""
+    largest, most = float(latents.abs().max()), torch.finfo(dtype).max
+    if not largest <= most:
+        raise InputError(
+            f"nudge_scale {scale:g} takes the picture's latents to {largest:.3g}, and {dtype} holds up to {most:.3g}. "
+            "Use a smaller one (the paper's is 1.15), or load the model in bfloat16 or float32."
         )
 
 
@@ -81,13 +97,10 @@ def replay_solver(made: Fingerprint, path: Path) -> Solver:
 
 def checked_guidance(scale: float | None, default: float | None) -> float | None:
     """Return the scale to use; `default` is the model's own, None where it takes none."""
+    if scale is not None:
+        scale = check_number("guidance_scale", scale, 0, LARGEST_GUIDANCE)
     if default is None:
         if scale not in (None, 0.0, 1.0):
             warnings.warn(f"This model takes no guidance scale; {scale} has no effect.", stacklevel=3)
         return None
-    if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float)):
-        raise InputError(f"guidance_scale must be a finite number of 0 or more, got {scale!r}.")
-    scale = default if scale is None else float(scale)
-    if not (math.isfinite(scale) and scale >= 0):
-        raise InputError(f"guidance_scale must be a finite number of 0 or more, got {scale}.")
-    return scale
+    return default if scale is None else scale

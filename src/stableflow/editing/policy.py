@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stableflow.errors import InputError, unknown_name
+from stableflow.checks import check_choice, check_count
+from stableflow.errors import InputError
 from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
 from stableflow.interventions.parts import check_parts
 from stableflow.models.base import PARTS, Part
+from stableflow.reading import short
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,14 @@ class Hold:
 
     def __post_init__(self) -> None:
         check_parts(self.parts)
-        if self.where not in ("everywhere", "inside", "outside"):
-            raise unknown_name("place to hold", self.where, ["everywhere", "inside", "outside"])
+        object.__setattr__(self, "parts", tuple(self.parts))
+        object.__setattr__(self, "weight", as_schedule(self.weight, "weight"))
+        if not isinstance(self.layers, str) or self.layers not in ("vital", "all"):
+            if not isinstance(self.layers, (list, tuple)):
+                raise InputError(f"layers must be 'vital', 'all' or layer numbers, got {short(self.layers)}.")
+            numbers = tuple(check_count(f"layers[{i}]", layer, 0) for i, layer in enumerate(self.layers))
+            object.__setattr__(self, "layers", numbers)
+        check_choice("place to hold (where)", self.where, ["everywhere", "inside", "outside"])
         if not all(0.0 <= value <= 1.0 for value in self.weight.values):
             raise InputError(f"weight must lie in [0, 1] (1 injects fully), got {self.weight}.")
 
@@ -47,6 +55,10 @@ class Policy:
     pin: Schedule = NEVER
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "pin", as_schedule(self.pin, "pin"))
+        if not isinstance(self.hold, (list, tuple)) or not all(isinstance(hold, Hold) for hold in self.hold):
+            raise InputError(f"hold must be a list of Hold(...), got {short(self.hold)}.")
+        object.__setattr__(self, "hold", tuple(self.hold))
         if not all(0.0 <= value <= 1.0 for value in self.pin.values):
             raise InputError(f"pin must lie in [0, 1] (1 follows the source), got {self.pin}.")
 
@@ -89,13 +101,17 @@ def make_policy(policy: str | Policy | Mapping[str, Any]) -> Policy:
         return policy
     if isinstance(policy, Mapping):
         return _from_json(policy)
-    if policy not in POLICIES:
-        raise unknown_name("policy", policy, POLICIES)
+    check_choice("policy", policy, POLICIES)
     return POLICIES[policy]
 
 
 def _from_json(values: Mapping[str, Any]) -> Policy:
     try:
+        if not values:
+            raise ValueError("it is empty")
+        unknown = set(values) - {"hold", "pin"}
+        if unknown:
+            raise ValueError(f"it has no {short(sorted(map(str, unknown)))}")
         holds = [dict(hold) for hold in values.get("hold", ())]
         for hold in holds:
             hold |= {name: tuple(hold[name]) for name in ("layers", "parts") if isinstance(hold.get(name), list)}

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stableflow.errors import InputError, unknown_name
+from stableflow.checks import check_choice, check_count, check_fields, check_number, check_steps
+from stableflow.errors import InputError, UnknownNameError
+from stableflow.flow.solvers import make_solver
 from stableflow.interventions.store import Precision
 
 
@@ -30,6 +32,13 @@ class SpeedPreset:
     kv_precision: Precision = "exact"
     reuse_every: int = 1
     reuse_tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        make_solver(self.solver)
+        check_steps("num_steps", self.num_steps)
+        check_count("reuse_every", self.reuse_every)
+        check_number("reuse_tolerance", self.reuse_tolerance, 0)
 
     def describe(self) -> dict[str, Any]:
         """Return the preset as JSON values."""
@@ -56,8 +65,7 @@ def make_preset(preset: str | SpeedPreset | Mapping[str, Any]) -> SpeedPreset:
     if isinstance(preset, Mapping):
         try:
             return SpeedPreset(**preset)
-        except TypeError as error:
-            raise InputError(f"The preset of this run is of another version: {error}.") from error
-    if preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
+        except (TypeError, InputError, UnknownNameError) as error:
+            raise InputError(f"The preset of this run is of another version: {error}") from error
+    check_choice("preset", preset, PRESETS)
     return PRESETS[preset]

@@ -5,26 +5,33 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stableflow.editing.fingerprint import Fingerprint
-from stableflow.editing.path import Path
+from stableflow.checks import LARGEST_SEED, LONGEST_SIDE
+from stableflow.editing.fingerprint import ENCODED, Fingerprint
+from stableflow.editing.path import LARGEST_NUDGE, Path
 from stableflow.editing.source import Source
-from stableflow.errors import LoadError
+from stableflow.errors import LoadError, StableFlowError
 from stableflow.files import write_tensors, write_text_atomic
+from stableflow.flow.solvers import make_solver
+from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import Trajectory
 from stableflow.interventions.address import Address
 from stableflow.interventions.store import KVStore
 from stableflow.models.base import Conditioning
-from stableflow.reading import read_json, validated
+from stableflow.reading import read_json, short, validated
 
 FORMAT = 2
 SETTINGS_FILE, TENSORS_FILE = "source.json", "source.safetensors"
+
+
+Time = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class _Fingerprint(BaseModel):
@@ -37,19 +44,19 @@ class _Fingerprint(BaseModel):
     dtype: str
     prompt: str
     conditioning: str
-    seed: int | None
+    seed: int | None = Field(ge=0, le=LARGEST_SEED)
     image: str | None
-    height: int = Field(ge=1)
-    width: int = Field(ge=1)
-    times: list[float] = Field(min_length=1)
-    guidance_scale: float | None
+    height: int = Field(ge=1, le=LONGEST_SIDE)
+    width: int = Field(ge=1, le=LONGEST_SIDE)
+    times: list[Time] = Field(min_length=1, max_length=10_001)
+    guidance_scale: float | None = Field(ge=0, allow_inf_nan=False)
     solver: dict[str, Any]
     inversion: Literal["aligned", "paper", "encoded"] | None
-    nudge_scale: float = Field(gt=0)
-    layers: list[int]
+    nudge_scale: float = Field(gt=0, le=LARGEST_NUDGE)
+    layers: list[Count]
     modifications: list[str]
-    text_length: int | None
-    picture: list[int] | None = Field(min_length=2, max_length=2)
+    text_length: int | None = Field(ge=1)
+    picture: list[Count] | None = Field(min_length=2, max_length=2)
     noise: str | None
 
 
@@ -89,14 +96,64 @@ def load_source(folder: FilePath, *, device: torch.device | str) -> Source:
     settings = validated(_Settings, content, where=str(path))
     tensors = _read_tensors(folder / TENSORS_FILE, str(device), _digest(path.read_text(encoding="utf-8")))
     fields = settings.fingerprint.model_dump()
+    _check_settings(settings, str(path))
     for name in ("times", "layers", "modifications", "picture"):
         fields[name] = None if fields[name] is None else tuple(fields[name])
     try:
-        return _source(Fingerprint(**fields), settings, tensors)
-    except (KeyError, ValueError) as error:
+        source = _source(Fingerprint(**fields), settings, tensors)
+        _check_tensors(source)
+        return source
+    except (KeyError, ValueError, IndexError, RuntimeError, TypeError, StableFlowError) as error:
         raise LoadError(
             f"{folder / TENSORS_FILE} is damaged: {error} is missing or wrong. Make the source again."
         ) from error
+
+
+def _check_settings(settings: _Settings, where: str) -> None:
+    """Raise LoadError unless the settings go together: a solver that is known, times that fall, one prompt."""
+    made = settings.fingerprint
+    try:
+        if made.inversion != ENCODED:
+            make_solver(made.solver)
+            TimeGrid(tuple(made.times))
+    except StableFlowError as error:
+        raise LoadError(f"{where}: fingerprint: {error}") from error
+    if made.times[-1] != 0.0:
+        raise LoadError(f"{where}: fingerprint.times must fall from noise to the image (0), got {short(made.times)}.")
+    if settings.prompts != [made.prompt]:
+        raise LoadError(f"{where}: prompts must hold the fingerprint's prompt, got {short(settings.prompts)}.")
+    if (made.image is None) != (made.picture is None):
+        raise LoadError(f"{where}: fingerprint.picture goes with fingerprint.image; one of them is missing.")
+    if made.image is None and made.inversion is not None:
+        raise LoadError(f"{where}: fingerprint.image is missing, and its picture was inverted.")
+
+
+def _check_tensors(source: Source) -> None:
+    """Raise unless the tensors are those that the settings describe."""
+    made, images = source.fingerprint, source.images
+    size = made.picture or (made.height, made.width)
+    _check_shape("images", images, (1, 3, *size))
+    if source.alpha is not None:
+        _check_shape("alpha", source.alpha, size)
+    if source.given is not None:
+        _check_shape("given", source.given, (1, 3, *size))
+    states = [source.path.at(t) for t in made.times]
+    for state in [*states, *source.offsets.values()]:
+        _check_shape("a state of the trajectory", state, (1, *states[0].shape[1:]))
+        if state.ndim != 4:
+            raise ValueError("a state of the trajectory, with 4 dimensions,")
+    if made.inversion == "aligned" and set(source.offsets) != set(made.times[:-1]):
+        raise ValueError("an offset of aligned replay")
+    for name, tensor in source.conditioning.tensors.items():
+        if tensor.ndim < 1 or tensor.shape[0] != 1:
+            raise ValueError(f"conditioning/{name}, one row,")
+    if source.store is not None and source.store.layers != made.layers:
+        raise ValueError("a layer's keys or values")
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != tuple(shape) or not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name}, finite floats of shape {tuple(shape)},")
 
 
 def _source(fingerprint: Fingerprint, settings: _Settings, tensors: Mapping[str, Tensor]) -> Source:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_path
 from stableflow.editing.fingerprint import Fingerprint
 from stableflow.editing.path import Path
 from stableflow.flow.inversion import unnudge
@@ -88,7 +89,7 @@ class Source:
         """Write the session as `source.safetensors` and `source.json`; each appears whole or not at all."""
         from stableflow.editing.session_files import save_source
 
-        save_source(self, FilePath(folder))
+        save_source(self, check_path("folder", folder))
 
     @staticmethod
     def load(folder: str | FilePath, *, device: torch.device | str = "cpu") -> "Source":
@@ -103,4 +104,4 @@ class Source:
         """
         from stableflow.editing.session_files import load_source
 
-        return load_source(FilePath(folder), device=device)
+        return load_source(check_path("folder", folder), device=device)

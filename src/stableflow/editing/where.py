@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_text
 from stableflow.editing.otsu import otsu_threshold
 from stableflow.editing.passes import standard_noise
 from stableflow.errors import InputError, unknown_name
@@ -58,11 +59,17 @@ def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region
 
 def check_where(text: str) -> None:
     """Raise unless this describes a region as far as can be told without a picture: its kind, and the mask's file."""
+    check_kind(text)
     kind, _, details = text.partition(":")
-    if kind.removeprefix("~") not in REGIONS:
-        raise unknown_name("kind of region", kind, REGIONS)
     if kind.removeprefix("~") == "mask":
         Region.from_mask(details)
+
+
+def check_kind(text: str) -> None:
+    """Raise UnknownNameError unless this describes a region of a kind that is known."""
+    kind = check_text("region", text).partition(":")[0]
+    if kind.removeprefix("~") not in REGIONS:
+        raise unknown_name("kind of region", kind, REGIONS)
 
 
 def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
@@ -73,7 +80,7 @@ def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
         inverted = kind.startswith("~")
         region = REGIONS[kind.removeprefix("~")](run, details)
         return ~region if inverted else region
-    if callable(where):
+    if callable(where) and not isinstance(where, type):
         answer = where(run)
         if not isinstance(answer, Region):
             raise InputError(f"A function given as region must return a Region, got {short(answer)}.")

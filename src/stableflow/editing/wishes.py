@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stableflow.checks import check_number
-from stableflow.editing.where import Where
+from stableflow.checks import check_guidance, check_text
+from stableflow.editing.where import Where, check_kind
 from stableflow.errors import InputError
 from stableflow.models.base import Conditioning
+from stableflow.reading import short
+from stableflow.region import Region
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,14 @@ class Edit:
     guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
-        if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+        check_text("prompt", self.prompt)
+        if self.region is not None and not (isinstance(self.region, Region | str) or callable(self.region)):
+            raise InputError(f"region must be a Region, its description or a function, got {short(self.region)}.")
+        if isinstance(self.region, str):
+            check_kind(self.region)
+        if isinstance(self.guidance_scale, list | tuple):
+            raise InputError(f"guidance_scale of one Edit is one number, got {short(self.guidance_scale)}.")
+        check_guidance("guidance_scale", self.guidance_scale)
 
 
 Wishes = str | Edit | Sequence[str | Edit] | Conditioning
@@ -44,5 +52,5 @@ def as_edits(wishes: Wishes) -> tuple[Edit, ...]:
         raise InputError(f"prompts must be text, an Edit, or a list of them, got {type(given).__name__}.")
     for wish in given:
         if not isinstance(wish, str | Edit):
-            raise InputError(f"prompts must be text or Edit(prompt, ...), got {wish!r} among them.")
+            raise InputError(f"prompts must be text or Edit(prompt, ...), got {short(wish)} among them.")
     return tuple(wish if isinstance(wish, Edit) else Edit(wish) for wish in given)

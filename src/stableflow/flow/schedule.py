@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stableflow.checks import check_number, check_text
 from stableflow.errors import InputError
+from stableflow.reading import short
 
 GRAMMAR = "a number ('0.6'), a window value@low..high ('1@0.4..1'), or knots t:value ('1:0.9,0.5:0', t falling)"
 
@@ -28,6 +30,9 @@ class Schedule:
     knots: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.knots, list | tuple) or not all(map(_is_knot, self.knots)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"A schedule's knots are pairs (t, value) of numbers, got {short(self.knots)}.")
+        object.__setattr__(self, "knots", tuple((float(t), float(value)) for t, value in self.knots))
         times = [t for t, _ in self.knots]
         if not times:
             raise InputError("A schedule needs at least one knot (t, value).")
@@ -53,7 +58,7 @@ class Schedule:
     @staticmethod
     def constant(value: float) -> "Schedule":
         """Return the schedule that has one value at every time."""
-        return Schedule(((1.0, float(value)),))
+        return Schedule(((1.0, check_number("value", value)),))
 
     @staticmethod
     def window(low: float, high: float, value: float = 1.0) -> "Schedule":
@@ -64,7 +69,7 @@ class Schedule:
     def ramp(start: float, end: float, low: float = 0.0, high: float = 1.0) -> "Schedule":
         """Return `start` down to t = high, from there linearly to `end` at t = low, which stays."""
         low, high = checked_window(low, high)
-        return Schedule(((high, float(start)), (low, float(end))))
+        return Schedule(((high, check_number("start", start)), (low, check_number("end", end))))
 
     @staticmethod
     def parse(text: str) -> "Schedule":
@@ -77,6 +82,7 @@ class Schedule:
         Raises:
             InputError: It is none of these.
         """
+        check_text("schedule", text)
         try:
             if "@" in text:
                 value, window = text.split("@")
@@ -89,7 +95,7 @@ class Schedule:
         except InputError:
             raise
         except ValueError:
-            raise InputError(f"{text!r} is no schedule; write {GRAMMAR}.") from None
+            raise InputError(f"{short(text)} is no schedule; write {GRAMMAR}.") from None
 
     @staticmethod
     def from_json(value: Any) -> "Schedule":
@@ -106,7 +112,7 @@ class Schedule:
             case [_, *_] if all(map(_is_knot, value)):
                 return Schedule(tuple((float(t), float(v)) for t, v in value))
             case _:
-                raise InputError(f"{value!r} is no schedule; give {GRAMMAR}, or a list of pairs [t, value].")
+                raise InputError(f"{short(value)} is no schedule; give {GRAMMAR}, or a list of pairs [t, value].")
 
     def to_json(self) -> float | list[list[float]]:
         """Return a number if the schedule is one, else its knots, [[t, value], ...]."""
@@ -146,47 +152,6 @@ class Schedule:
         return all(v0 == v1 or t0 == t1 for (t0, v0), (t1, v1) in zip(self.knots, self.knots[1:]))
 
 
-ALWAYS = Schedule.constant(1.0)
-NEVER = Schedule.constant(0.0)
-
-
-def as_schedule(value: "float | str | tuple[float, float] | Schedule | Sequence[Sequence[float]]") -> Schedule:
-    """Return the schedule that is meant: a number, text, a window (low, high) of value 1, knots, or a schedule.
-
-    Raises:
-        InputError: It is none of these.
-    """
-    match value:
-        case Schedule():
-            return value
-        case (int() | float() as low, int() | float() as high):
-            return Schedule.window(low, high)
-        case _:
-            return Schedule.from_json(value)
-
-
-def checked_window(low: float, high: float) -> tuple[float, float]:
-    """Return a window of flow times as floats.
-
-    Raises:
-        InputError: It is empty or leaves [0, 1].
-    """
-    if not 0.0 <= low <= high <= 1.0:
-        raise InputError(f"t_window must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {(low, high)}.")
-    return float(low), float(high)
-
-
-def as_window(value: Any) -> tuple[float, float]:
-    """Return a pair of numbers as a window of flow times.
-
-    Raises:
-        InputError: It is no pair, empty, or leaves [0, 1].
-    """
-    if not (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))):  # pyright: ignore[reportUnknownArgumentType]
-        raise InputError(f"t_window must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {value!r}.")
-    return checked_window(*value)  # pyright: ignore[reportUnknownArgumentType]
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -197,6 +162,56 @@ def _is_knot(value: Any) -> bool:
             return _is_number(t) and _is_number(v)
         case _:
             return False
+
+
+ALWAYS = Schedule.constant(1.0)
+NEVER = Schedule.constant(0.0)
+
+
+def as_schedule(
+    value: "float | str | tuple[float, float] | Schedule | Sequence[Sequence[float]]", name: str = "schedule"
+) -> Schedule:
+    """Return the schedule that is meant: a number, text, a window (low, high) of value 1, knots, or a schedule.
+
+    Args:
+        name: Of the setting, for messages.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    match value:
+        case Schedule():
+            return value
+        case (int() | float() as low, int() | float() as high):
+            return Schedule.window(low, high)
+        case _:
+            try:
+                return Schedule.from_json(value)
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from None
+
+
+def checked_window(low: float, high: float, name: str = "t_window") -> tuple[float, float]:
+    """Return a window of flow times as floats.
+
+    Raises:
+        InputError: It is empty or leaves [0, 1].
+    """
+    low, high = check_number(f"low of {name}", low), check_number(f"high of {name}", high)
+    if not 0.0 <= low <= high <= 1.0:
+        raise InputError(f"{name} must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {(low, high)}.")
+    return low, high
+
+
+def as_window(value: Any, name: str = "t_window") -> tuple[float, float]:
+    """Return a pair of numbers as a window of flow times.
+
+    Raises:
+        InputError: It is no pair, empty, or leaves [0, 1].
+    """
+    if not (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))):  # pyright: ignore[reportUnknownArgumentType]
+        raise InputError(f"{name} must be (low, high) with 0 <= low <= high <= 1 (1 is noise), got {short(value)}.")
+    return checked_window(*value, name=name)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _short(number: float) -> str:

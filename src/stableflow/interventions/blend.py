@@ -46,7 +46,7 @@ class Blend:
     @cached_property
     def schedule(self) -> Schedule:
         """The weight at every flow time."""
-        return as_schedule(self.weight).within(*as_window(self.t_window))
+        return as_schedule(self.weight, "weight").within(*as_window(self.t_window))
 
     @property
     def replaces(self) -> bool:
@@ -107,7 +107,10 @@ def _checked_mask(mask: Tensor | np.ndarray) -> Tensor:
             "token_mask must have shape (token_rows, token_columns) or (edits, token_rows, token_columns), got "
             f"{tuple(mask.shape) if hasattr(mask, 'shape') else repr(mask)[:60]}."
         )
-    tensor = torch.as_tensor(mask)
+    try:
+        tensor = torch.as_tensor(mask)
+    except TypeError as error:
+        raise InputError(f"token_mask must be floats in [0, 1], got an array of {mask.dtype}.") from error
     if not tensor.is_floating_point() or not bool(((tensor >= 0) & (tensor <= 1)).all()):
         raise InputError(f"token_mask must be floats in [0, 1], got {tensor.dtype}, {tensor.min()} to {tensor.max()}.")
     return tensor

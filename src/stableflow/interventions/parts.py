@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from stableflow.errors import InputError
 from stableflow.models.base import PARTS
+from stableflow.reading import short
 
 
 def check_parts(parts: Sequence[str]) -> None:
     """Raise unless these are keys, values or both, each at most once."""
-    if not parts or not set(parts) <= set(PARTS) or len(set(parts)) != len(parts) or isinstance(parts, str):
-        raise InputError(f"parts must be some of {PARTS}, each once, got {parts!r}.")
+    plain = isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts)
+    if not plain or not parts or not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
+        raise InputError(f"parts must be some of {PARTS}, each once, got {short(parts)}.")

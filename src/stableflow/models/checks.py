@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from stableflow.checks import check_count
 from stableflow.errors import InputError, InterventionError
 
 ROUTE_AROUND = ("cache", "fbc_", "pyramid_attention_broadcast", "layer_skip", "smoothed_energy")  # diffusers hooks
@@ -59,6 +60,7 @@ def checked_text_length(requested: int | None, default: int, longest: int, famil
     """Return the text tokens of every prompt."""
     if requested is None:
         return default
+    requested = check_count("max_sequence_length", requested, -1)
     if not 1 <= requested <= longest:
         raise InputError(f"max_sequence_length must lie in 1..{longest} for {family}, got {requested}.")
     return requested

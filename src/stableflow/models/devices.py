@@ -48,6 +48,6 @@ def choose_dtype(dtype: torch.dtype | None, device: str) -> torch.dtype:
     """
     if dtype is None:
         return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
-    if dtype not in DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES:
         raise InputError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, got {short(dtype)}.")
     return dtype

@@ -9,7 +9,7 @@ import diffusers
 import torch
 from huggingface_hub import hf_hub_download
 
-from stableflow.checks import check_path
+from stableflow.checks import check_choice, check_count, check_path
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
 from stableflow.models.base import FlowModel
 from stableflow.models.bundled import BUNDLED, bundled_model, bundled_path, present
@@ -28,6 +28,7 @@ __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
 COMPONENTS = "the components (components=)"
 TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
+LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
 QUANTISED = ("int8", "fp8")
 
@@ -75,6 +76,8 @@ def load(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     _check_offload(offload, device)
+    if max_sequence_length is not None:
+        check_count("max_sequence_length", max_sequence_length, 1, LONGEST_TEXT)
     location = _locate(name)
     quantiser = None if quantise is None else _quantiser(quantise)
     update = None if lora is None else read_lora(lora, offline=offline)
@@ -122,8 +125,7 @@ def _checked_path(path: Path) -> Path:
 
 def _quantiser(kind: str) -> Any:
     """Return diffusers' settings for weights of this kind."""
-    if kind not in QUANTISED:
-        raise unknown_name("kind of quantised weights", kind, QUANTISED)
+    check_choice("kind of quantised weights", kind, QUANTISED)
     if find_spec("torchao") is None:
         raise MissingExtraError("Quantised weights need torchao: pip install 'stableflow[quantise]'.")
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
@@ -196,8 +198,7 @@ def _components_index(components: str, offline: bool) -> Mapping[str, Any]:
 
 
 def _check_offload(offload: str, device: str) -> None:
-    if offload not in OFFLOAD:
-        raise unknown_name("offload choice", str(offload), OFFLOAD)
+    check_choice("offload choice", offload, OFFLOAD)
     if offload != "none" and torch.device(device).type == "cpu":
         raise InputError(f"offload={offload!r} moves weights between CPU and accelerator; this run is on the CPU.")
 

@@ -54,6 +54,9 @@ class DiffusersModel:
             lambda: self.layers, lambda: check_open_to_interventions(self.pipeline.transformer)
         )
 
+    def __reduce__(self) -> Any:
+        return self._attachments.__reduce__()  # which says why not
+
     @property
     def layers(self) -> list[Layer]:
         layers: list[Layer] = []

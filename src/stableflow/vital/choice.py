@@ -11,6 +11,7 @@ from torch import Tensor
 from stableflow.checks import check_count, check_number
 from stableflow.errors import InputError
 
+MOST_LAYERS = 1_000_000
 Scores = Float[Tensor, " layers"]
 
 
@@ -44,7 +45,7 @@ class Top:
     count: int
 
     def __post_init__(self) -> None:
-        check_count("top", self.count)
+        check_count("top", self.count, 1, MOST_LAYERS)
 
     def boundary(self, vitality: Scores) -> float:
         if not 1 <= self.count < len(vitality):

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stableflow.checks import check_texts
+from stableflow.checks import check_callable, check_path, check_text, check_texts
 from stableflow.errors import InputError
 from stableflow.jobs.cells import Cells, Record
 from stableflow.jobs.run import Shard, Task, Told, run_tasks
@@ -192,13 +192,28 @@ def measure_vitality(
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, measuring the effect of a layer. The paper's
     similarity is the DINOv2 cosine.
     """
+    if not isinstance(model, FlowModel):
+        raise InputError(f"model must come from load or wrap, got {short(model)}.")
+    if not isinstance(protocol, str | Protocol):
+        raise InputError(f"protocol must be a Protocol or one of {', '.join(PROTOCOLS)}, got {short(protocol)}.")
+    if not isinstance(choice, Choice) or isinstance(choice, type):
+        raise InputError(f"choice must be Gap(), Top(count) or Threshold(value), got {short(choice)}.")
+    check_callable("told", told)
+    check_text("encoder", encoder)
     settings = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
     given = {"num_steps": num_steps, "guidance_scale": guidance_scale, "first_seed": first_seed}
     settings = dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
     wanted = [similarity] if isinstance(similarity, (str, Similarity)) else similarity
+    if not isinstance(wanted, list | tuple) or not all(isinstance(s, str | Similarity) for s in wanted):
+        raise InputError(f"similarity must be one or more of {', '.join(SIMILARITIES)}, got {short(similarity)}.")
     similarities = [SIMILARITIES[s](encoder) if isinstance(s, str) else s for s in wanted]
     job = VitalityJob(
-        model, prompts, settings, similarities, choice=choice, folder=None if folder is None else Path(folder)
+        model,
+        prompts,
+        settings,
+        similarities,
+        choice=choice,
+        folder=None if folder is None else check_path("folder", folder),
     )
     job.run(told=told)
     return job.result()

@@ -49,7 +49,7 @@ class VitalSet(tuple[int, ...]):
     """Layers that a preset chose, and no caller: a task that does better with others may take those."""
 
 
-def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, ...]:
+def resolve_layers(model: FlowModel, layers: str | Sequence[int], name: str = "layers") -> tuple[int, ...]:
     """Return layer indices, sorted; "vital" asks for the preset of this very checkpoint, "all" for every layer.
 
     Raises:
@@ -61,17 +61,19 @@ def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, 
         return VitalSet(find_preset(model).layers)
     if isinstance(layers, str) and layers == ALL:
         return tuple(range(len(model.layers)))
-    if isinstance(layers, (str, bytes, dict)) or not isinstance(layers, Iterable):
-        raise InputError(f"layers must be {VITAL!r}, {ALL!r} or a list of layer numbers, got {short(layers)}.")
+    no_list = isinstance(layers, (str, bytes, Mapping, set)) or not isinstance(layers, Iterable)
+    if no_list or getattr(layers, "ndim", 1) != 1:
+        raise InputError(f"{name} must be {VITAL!r}, {ALL!r} or a list of layer numbers, got {short(layers)}.")
     total = len(model.layers)
-    layers = [check_count(f"layers[{i}]", index, -LARGEST_LAYER) for i, index in enumerate(layers)]
+    layers = [check_count(f"{name}[{i}]", index, -LARGEST_LAYER) for i, index in enumerate(layers)]
     wrong = [index for index in layers if not 0 <= index < total]
     if wrong:
         raise InputError(
-            f"layers {wrong} are out of range: {model.name!r} has layers 0..{total - 1}, counted in execution order."
+            f"{name} {short(wrong)} are out of range: {model.name!r} has layers 0..{total - 1}, counted in execution "
+            "order."
         )
     if len(set(layers)) != len(layers):
-        raise InputError(f"layers must not repeat, got {list(layers)}.")
+        raise InputError(f"{name} must not repeat, got {short(list(layers))}.")
     return tuple(sorted(layers))
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stableflow.checks import check_count, check_number, check_seed, check_steps
+from stableflow.checks import check_count, check_fields, check_guidance, check_number, check_seed, check_steps
 from stableflow.errors import InputError
 from stableflow.registry import Registry
 
@@ -37,6 +37,7 @@ class Protocol:
     least: int = 4
 
     def __post_init__(self) -> None:
+        check_fields(self)
         hint = "Vitality needs at least 2 prompts for an interval (the paper uses 64)."
         check_count("prompts", self.prompts, 2, hint=hint)
         check_steps("num_steps", self.num_steps)
@@ -44,8 +45,7 @@ class Protocol:
         check_seed("first_seed + prompts", self.first_seed + self.prompts)
         if self.batch is not None:
             check_count("batch", self.batch, 1, LARGEST_BATCH)
-        if self.guidance_scale is not None:
-            check_number("guidance_scale", self.guidance_scale, 0)
+        check_guidance("guidance_scale", self.guidance_scale)
         check_number("scale", self.scale, 0, 1, above=True)
         check_number("confidence", self.confidence, 0, 1, above=True)
         check_count("least", self.least, 2)

@@ -38,6 +38,7 @@ class SDEdit(Editor):
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("strength", self.strength, 0, 1)
         check_steps("num_steps", self.num_steps)
 

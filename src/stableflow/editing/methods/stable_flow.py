@@ -75,7 +75,7 @@ class StableFlow(Holding):
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
             object.__setattr__(self, "policy", make_policy(self.policy))
-        checked = Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
+        checked = Blend(as_schedule(self.weight, "weight").within(*as_window(self.t_window)), self.token_mask)
         object.__setattr__(self, "token_mask", checked.token_mask)
 
     @property

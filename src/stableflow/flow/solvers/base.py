@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from stableflow.errors import InputError
+from stableflow.reading import short
 from stableflow.registry import Registry
 from stableflow.types import Velocity
 
@@ -37,11 +38,27 @@ SOLVERS: Registry[Callable[..., Solver]] = Registry("solver")
 
 
 def make_solver(solver: str | Mapping[str, Any] | Solver) -> Solver:
-    """Return the solver itself, or one by its name or its description."""
+    """Return the solver itself, or one by its name or its description.
+
+    Raises:
+        UnknownNameError: No solver has this name.
+        InputError: It is none of these, or a setting is out of place.
+    """
     if isinstance(solver, str):
         return SOLVERS[solver]()
     if isinstance(solver, Mapping):
-        return SOLVERS[solver["name"]](**{key: value for key, value in solver.items() if key != "name"})
+        name, settings = solver.get("name"), {key: value for key, value in solver.items() if key != "name"}
+        if not isinstance(name, str):
+            raise InputError(f"solver must have a name ({', '.join(SOLVERS)}), got {short(dict(solver))}.")
+        try:
+            return SOLVERS[name](**settings)
+        except (TypeError, InputError) as error:
+            raise InputError(f"solver {name!r} does not take {short(settings)}: {error}") from error
+    if isinstance(solver, type) or not isinstance(solver, Solver):
+        raise InputError(
+            f"solver must be a name ({', '.join(SOLVERS)}), its description or a solver such as Euler(), got "
+            f"{short(solver)}."
+        )
     return solver
 
 

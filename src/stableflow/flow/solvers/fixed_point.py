@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from stableflow.errors import InputError
+from stableflow.checks import MOST_STEPS, check_count
 from stableflow.flow.solvers.base import SOLVERS
 from stableflow.types import Velocity
 
@@ -23,8 +23,7 @@ class FixedPoint:
     order = 1
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise InputError(f"FixedPoint needs at least one iteration, got {self.iterations}.")
+        check_count("iterations", self.iterations, 1, MOST_STEPS)
 
     @property
     def evals_per_step(self) -> int:

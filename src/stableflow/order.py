@@ -26,7 +26,6 @@ SHORT = {
 }  # fmt: skip
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
-Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
 
 
@@ -41,6 +40,7 @@ class Order(BaseModel):
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
+        guidance_each: Guidance of single edits, one each, where it is not the editor's.
         region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
             outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
@@ -72,6 +72,7 @@ class Order(BaseModel):
     region: str | None = None
     together: bool = False
     exact: bool = True
+    guidance_each: list[Scale | None] | None = None
     strength: float | None = Field(None, ge=0, le=1)
     negative: str | None = None
     edit_guidance: Scale | list[Scale] | None = None
@@ -197,8 +198,10 @@ class Order(BaseModel):
 
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
+        each = self.guidance_each or [None] * len(self.to)
+        wishes = [Edit(prompt, guidance_scale=scale) for prompt, scale in zip(self.to, each)]
         return editor.edit(
-            source, self.to, region=self.region, together=self.together, exact=self.exact, callback=callback
+            source, wishes, region=self.region, together=self.together, exact=self.exact, callback=callback
         )
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
@@ -227,7 +230,8 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "model": source["model"], "dtype": source["dtype"], "max_sequence_length": source.get("text_length"),
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
-            "set": _settings_of(recipe, made_by), "expected": dict(source), "together": recipe.get("together", False),
+            "together": recipe.get("together", False), "guidance_each": recipe.get("edit_guidance"),
+            "set": _settings_of(recipe, made_by), "expected": dict(source),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"
         if not real and source["seed"] is None:

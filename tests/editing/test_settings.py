@@ -139,3 +139,13 @@ def test_settings_are_json(model):
         settings = make(name, model).settings()
         assert json.loads(json.dumps(settings)) == settings and "model" not in settings
         assert {"strength", "negative"} <= set(settings) and issubclass(EDITORS[name], Editor)
+
+
+def test_guidance_of_single_edits_is_repeated(model, tmp_path):
+    editor = make("flowedit", model)
+    result = editor.edit(drawn(editor), [Edit(EDITS[0], guidance_scale=2.0), EDITS[1]])
+    plain = editor.edit(drawn(editor), EDITS)
+    assert gap(result.latents[:1], plain.latents[:1]) > 1e-3 and gap(result.latents[1:], plain.latents[1:]) <= 1e-5
+    order = Order.model_validate(from_recipe(result.recipe))
+    assert order.guidance_each == [2.0, None]
+    assert torch.equal(order.run(model).latents, result.latents)

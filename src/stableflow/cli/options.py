@@ -142,6 +142,9 @@ class EditOptions:
     exact: Annotated[
         bool | None, typer.Option("--exact/--held", help="Outside the mask: the given pixels, or the model's [exact].")
     ] = None
+    together: Annotated[
+        bool | None, typer.Option("--together/--apart", help="One picture of all edits, each in its region [apart].")
+    ] = None
     strength: Annotated[
         float | None, typer.Option("--strength", help="0 is the source, 1 the freest edit [the method's own].")
     ] = None

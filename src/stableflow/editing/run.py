@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -20,18 +20,35 @@ from stableflow.editing.versions import versions
 from stableflow.editing.where import describe, region_of
 from stableflow.editing.wishes import Edit, Wishes, as_edits
 from stableflow.errors import InputError
+from stableflow.flow.schedule import Schedule
 from stableflow.flow.solvers import Solver
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.base import Conditioning, Guidance, Intervention
+from stableflow.models.base import Conditioning, FlowModel, Guidance, Intervention
 from stableflow.region import Region
 from stableflow.types import Images, Latents, Velocity
-
-if TYPE_CHECKING:
-    import stableflow.editing.base
 
 Made = TypeVar("Made")
 RECIPE_FORMAT = 2
 SEAM = 3  # pixels over which a hard-edged region fades into the given picture
+
+
+class Method(Protocol):
+    """What a run asks of its editor; `Editor` says what each means."""
+
+    name: ClassVar[str]
+    looks_for: ClassVar[str | None]
+
+    @property
+    def model(self) -> FlowModel: ...
+    @property
+    def negative(self) -> str | None: ...
+    def acting(self, run: "Run", region: Region | None) -> Region | None: ...
+    def times(self, run: "Run") -> TimeGrid: ...
+    def step(self, run: "Run", z: Latents, t0: float, t1: float) -> Latents: ...
+    def held(self, run: "Run", t: float) -> Latents: ...
+    def pinned(self, run: "Run") -> Schedule: ...
+    def settings(self) -> dict[str, Any]: ...
+    def notes(self, run: "Run") -> dict[str, Any]: ...
 
 
 class Run:
@@ -51,7 +68,7 @@ class Run:
 
     def __init__(
         self,
-        editor: "stableflow.editing.base.Editor",
+        editor: Method,
         source: Source,
         wishes: Wishes,
         *,
@@ -262,11 +279,13 @@ class Run:
         return ("; ".join(self.edits.prompts),) if self.together else self.edits.prompts
 
     def _recipe(self, exact: bool) -> dict[str, Any]:
+        own = [wish.guidance_scale for wish in self.wishes]
         return {
             "format": RECIPE_FORMAT,
             "editor": {"name": self.editor.name, **self.editor.settings()},
             "source": self.source.fingerprint.as_json(),
             "edits": list(self.edits.prompts),
+            "edit_guidance": own if any(scale is not None for scale in own) else None,
             "region": None if self.region is None else describe(self.region),
             "exact": exact,
             **({"together": True} if self.together else {}),

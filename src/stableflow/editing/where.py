@@ -5,7 +5,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,19 +15,41 @@ from torch import Tensor
 from stableflow.checks import check_text
 from stableflow.editing.otsu import otsu_threshold
 from stableflow.editing.passes import standard_noise
+from stableflow.editing.source import Source
 from stableflow.errors import InputError, unknown_name
-from stableflow.models.base import Conditioning
+from stableflow.models.base import Conditioning, FlowModel, Guidance
 from stableflow.reading import short
 from stableflow.region import Region
 from stableflow.registry import Registry
+from stableflow.types import Latents
 
-if TYPE_CHECKING:
-    import stableflow.editing.run
 
-Where = Region | str | Callable[["stableflow.editing.run.Run"], Region]
+class Wish(Protocol):
+    """An edit that may bring a region of its own."""
+
+    @property
+    def region(self) -> Any: ...
+
+
+class Asked(Protocol):
+    """What finding a region may ask of a run."""
+
+    source: Source
+    model: FlowModel
+    edits: Conditioning
+
+    @property
+    def wishes(self) -> Sequence[Wish]: ...
+    @property
+    def clean(self) -> Latents: ...
+    def velocity(self, z: Latents, t: float, conditioning: Conditioning, guidance: Guidance) -> Latents: ...
+    def scale(self, guidance: float | None) -> float | None: ...
+
+
+Where = Region | str | Callable[[Asked], Region]
 """A region, its description as "KIND" or "KIND:DETAILS", or what finds one for a run; `REGIONS` lists the kinds."""
 
-Finder = Callable[["stableflow.editing.run.Run", str], Region]
+Finder = Callable[[Asked, str], Region]
 REGIONS: Registry[Finder] = Registry("kind of region")
 """From a kind to what makes a region of it: given the run and the details behind the colon."""
 
@@ -38,7 +60,7 @@ LOOK_AT = (0.6, 0.45, 0.3)
 """Flow times at which the model is asked where something is; noisier ones find it less well (docs/log.md)."""
 
 
-def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region | None:
+def region_of(run: Asked, region: Where | None) -> Region | None:
     """Return the region of every edit of a run, at the source's pixels: its own, or the one of the call.
 
     Raises:
@@ -72,7 +94,7 @@ def check_kind(text: str) -> None:
         raise unknown_name("kind of region", kind, REGIONS)
 
 
-def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
+def _found(run: Asked, where: Where) -> Region:
     if isinstance(where, Region):
         return where
     if isinstance(where, str):
@@ -95,7 +117,7 @@ def describe(region: Region) -> str:
 
 
 @REGIONS.register("amount")
-def of_amounts(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_amounts(run: Asked, details: str) -> Region:
     """What `describe` wrote: the amounts themselves."""
     shape_text, _, data = details.partition(":")
     try:
@@ -113,13 +135,13 @@ def of_amounts(run: "stableflow.editing.run.Run", details: str) -> Region:
 
 
 @REGIONS.register("mask")
-def of_mask(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_mask(run: Asked, details: str) -> Region:
     """A mask file: white is inside, "mask:FILE"; any size of the picture's aspect."""
     return Region.from_mask(details)
 
 
 @REGIONS.register("box")
-def of_box(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_box(run: Asked, details: str) -> Region:
     """A box of the source's pixels from its top left corner: "box:x,y,width,height"."""
     sides = _numbers(details, BOX, 4)
     if any(side != int(side) for side in sides):
@@ -129,20 +151,20 @@ def of_box(run: "stableflow.editing.run.Run", details: str) -> Region:
 
 
 @REGIONS.register("polygon")
-def of_polygon(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_polygon(run: Asked, details: str) -> Region:
     """The inside of a polygon of pixels: "polygon:x,y,x,y,x,y"."""
     return Region.polygon(_pairs(details, POLYGON, _numbers(details, POLYGON)), _size(run))
 
 
 @REGIONS.register("points")
-def of_points(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_points(run: Asked, details: str) -> Region:
     """Discs of a radius around pixels: "points:RADIUS,x,y,x,y"."""
     radius, *numbers = _numbers(details, POINTS)
     return Region.points(_pairs(details, POINTS, numbers), radius, _size(run))
 
 
 @REGIONS.register("word")
-def of_word(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_word(run: Asked, details: str) -> Region:
     """Where words of the source's prompt show: "word:dog", "word:red hat". Found by leaving them out."""
     prompt, wanted = run.source.conditioning.prompts[0], re.findall(r"\w+", details.lower())
     words = re.findall(r"\w+", prompt.lower())
@@ -154,20 +176,20 @@ def of_word(run: "stableflow.editing.run.Run", details: str) -> Region:
 
 
 @REGIONS.register("change")
-def of_change(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_change(run: Asked, details: str) -> Region:
     """Where the edits' prompts ask for something else than the source's; a region an edit."""
     _take_none("change", details)
     return _of_difference(run, run.edits)
 
 
 @REGIONS.register("foreground")
-def of_foreground(run: "stableflow.editing.run.Run", details: str) -> Region:
+def of_foreground(run: Asked, details: str) -> Region:
     """Where the source's prompt says more than an empty one: what it names."""
     _take_none("foreground", details)
     return _of_difference(run, run.model.encode_prompt([""]))
 
 
-def _of_difference(run: "stableflow.editing.run.Run", others: Conditioning) -> Region:
+def _of_difference(run: Asked, others: Conditioning) -> Region:
     """Tokens where |v(source's prompt) - v(other prompt)| is large, by Otsu's threshold; a row for each other prompt.
 
     Both see the source's picture under one noise, at a few late times; the mean over channels and times is compared.
@@ -186,7 +208,7 @@ def _of_difference(run: "stableflow.editing.run.Run", others: Conditioning) -> R
     return Region(torch.cat([_of_tokens(run, cell).amount for cell in cells]))
 
 
-def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, "1 token_rows token_columns"]) -> Region:
+def _of_tokens(run: Asked, values: Float[Tensor, "1 token_rows token_columns"]) -> Region:
     """The tokens above Otsu's threshold, at the source's pixels.
 
     Square roots are split, each token's own and its neighbourhood's mean alike: of the values themselves, the few
@@ -199,12 +221,12 @@ def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, "1 token
     return whole.cropped(_size(run))
 
 
-def _grid(run: "stableflow.editing.run.Run") -> tuple[int, int]:
+def _grid(run: Asked) -> tuple[int, int]:
     made, side = run.source.fingerprint, run.model.pixel_multiple
     return made.height // side, made.width // side
 
 
-def _size(run: "stableflow.editing.run.Run") -> tuple[int, int]:
+def _size(run: Asked) -> tuple[int, int]:
     height, width = run.source.images.shape[-2:]
     return height, width
 

@@ -9,6 +9,6 @@ from stableflow.reading import short
 
 def check_parts(parts: Sequence[str]) -> None:
     """Raise unless these are keys, values or both, each at most once."""
-    plain = isinstance(parts, (list, tuple)) and all(isinstance(part, str) for part in parts)
+    plain = isinstance(parts, (list, tuple)) and all(type(part) is str for part in parts)
     if not plain or not parts or not set(parts) <= set(PARTS) or len(set(parts)) != len(parts):
         raise InputError(f"parts must be some of {PARTS}, each once, got {short(parts)}.")

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from stableflow.editing import EDITORS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "docs/concepts/regions.md",
     "docs/extending.md",
+    "docs/editors.md",
     "docs/concepts/attention.md",
     "docs/concepts/speed.md",
 ]
@@ -39,6 +42,12 @@ def test_files_that_the_pages_point_to_exist():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_every_editor_has_its_row():
+    page = (ROOT / "docs/editors.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z-]+) \| (?:\[|none)", page, re.MULTILINE)
+    assert rows == list(EDITORS), "python examples/editors_table.py docs/editors.md writes them"
 
 
 def test_the_demo(workplace):

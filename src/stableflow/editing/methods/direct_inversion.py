@@ -8,6 +8,7 @@ import torch
 
 from stableflow.editing.base import editor
 from stableflow.editing.holding import Holding
+from stableflow.editing.making import Recording
 from stableflow.editing.on_path import OnPath
 from stableflow.editing.policy import Hold, Policy, dialled, make_policy
 from stableflow.editing.presets import SpeedPreset
@@ -53,12 +54,15 @@ class DirectInversion(Holding):
 
     def prepared(self, run: Run) -> Source:
         source = OnPath.prepared(self, run)
-        return replace(source, path=replace(source.path, store=None))  # the source runs beside its edits
+        return replace(source, path=replace(source.path, store=None))  # it runs beside its edits, whoever made it
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         velocity = run.of_both(run.source.fingerprint.guidance_scale, self.guidance(run))
         moved = z + (t1 - t0) * velocity(z, t0)
         return torch.cat([run.source.path.at(t1), moved[1:]])
+
+    def recording(self) -> Recording:
+        return Recording(memory="share")
 
     def speed(self) -> SpeedPreset:
         return SpeedPreset("direct", solver={"name": "euler"}, inversion="paper")

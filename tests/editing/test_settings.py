@@ -97,7 +97,7 @@ ORDERED = {
     "to": ["a red cat"], "editor": "reprompt", "set": {"weight": 0.3}, "region": "box:0,0,8,16", "strength": 0.4,
     "edit_guidance": 1.3, "layers": [1], "weight": 0.6, "window": (0.4, 1.0), "keep": "share", "preset": "fast",
 }  # fmt: skip
-REAL_ONLY = {"inversion": "paper", "nudge": 1.3, "exact": False, "image": None}
+REAL_ONLY = {"together": True, "inversion": "paper", "nudge": 1.3, "exact": False, "image": None}
 GUARDS = {"version", "image_digest", "expected", "negative"}  # what differs is refused
 
 

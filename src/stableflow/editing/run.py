@@ -90,8 +90,8 @@ class Run:
         self._generator: torch.Generator | None = None
         self._solver_state: tuple[Any, Any] = (None, None)
         self.together = together
-        asked = region_of(self, editor.looks_for if region is None else region)
-        self.region: Region | None = editor.acting(self, asked)
+        self.asked: Region | None = region_of(self, editor.looks_for if region is None else region)
+        self.region: Region | None = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
 
@@ -286,7 +286,7 @@ class Run:
             "source": self.source.fingerprint.as_json(),
             "edits": list(self.edits.prompts),
             "edit_guidance": own if any(scale is not None for scale in own) else None,
-            "region": None if self.region is None else describe(self.region),
+            "region": None if self.asked is None else describe(self.asked),
             "exact": exact,
             **({"together": True} if self.together else {}),
             **self.editor.notes(self),

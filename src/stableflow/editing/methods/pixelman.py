@@ -1,5 +1,6 @@
 """PixelMan: a thing moved in pixels, and the collage drawn out into a picture around itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.checks import check_steps
+from stableflow.checks import check_count, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
@@ -40,7 +41,7 @@ class PixelMan(Editor):
     and energies and a mask in attention take it away; here that place is filled from its border first.
     """
 
-    by: tuple[int, int] = (0, 0)
+    by: Sequence[int] = (0, 0)
     num_steps: int = 16
     guidance_scale: float = 4.0
     seam: int = 4
@@ -49,6 +50,10 @@ class PixelMan(Editor):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("num_steps", self.num_steps)
+        if not isinstance(self.by, list | tuple) or len(self.by) != 2:
+            raise InputError(f"by takes two whole numbers of pixels, to the right and down, got {self.by!r}.")
+        for side in self.by:
+            check_count("by", side, -65_536, 65_536)
 
     def acting(self, run: Run, region: Region | None) -> Region | None:
         if region is None:

@@ -7,11 +7,16 @@ from PIL import Image
 from stableflow.editing import EDITORS
 from stableflow.sixteen_bit import write_sixteen_bit_png
 
-ALL = list(EDITORS)
+ALL = [name for name in EDITORS if name != "npi"]  # FLUX.1 has no negative prompt to put the source's own in
 PROMPT, EDITS = "a red dog", ["a blue dog", "a red cat sitting on the grass"]
 QUICK = {
     "stable-flow": {"layers": [0, 3]},
     "reprompt": {},
+    "brushes": {},
+    "direct-inversion": {"layers": [0, 3]},
+    "edit-friendly": {"num_steps": 4, "skip": 1},
+    "kv-edit": {},
+    "lomoe": {},
     "flowedit": {"num_steps": 4, "n_max": 3},
     "rf-solver-edit": {"num_steps": 3, "inject_steps": 1},
 }

@@ -7,12 +7,17 @@ from PIL import Image
 from stableflow.editing import EDITORS
 from stableflow.sixteen_bit import write_sixteen_bit_png
 
-ALL = ["flowedit", "reprompt", "rf-inversion", "rf-solver-edit", "sdedit", "stable-flow"]
-"""The later editors have the same tests over two families, each beside its own claims: `on_families.py`."""
+ALL = [name for name in EDITORS if name != "npi"]  # FLUX.1 has no negative prompt to put the source's own in
+CORE = ["flowedit", "reprompt", "rf-inversion", "rf-solver-edit", "sdedit", "stable-flow"]
 PROMPT, EDITS = "a red dog", ["a blue dog", "a red cat sitting on the grass"]
 QUICK = {
     "stable-flow": {"layers": [0, 3]},
     "reprompt": {},
+    "brushes": {},
+    "direct-inversion": {"layers": [0, 3]},
+    "edit-friendly": {"num_steps": 4, "skip": 1},
+    "kv-edit": {},
+    "lomoe": {},
     "flowedit": {"num_steps": 4, "n_max": 3},
     "rf-solver-edit": {"num_steps": 3, "inject_steps": 1},
 }

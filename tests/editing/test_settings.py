@@ -22,8 +22,19 @@ SETTINGS = {
     "source_guidance_scale": 3.0, "target_guidance_scale": 2.0, "seed": 9, "gamma": 0.9, "eta": 0.3,
     "t_window": (0.3, 0.9), "inversion_prompt": "a red dog", "inversion_guidance_scale": 2.5, "inject_steps": 2,
     "layers": (1, 2), "weight": 0.4, "token_mask": HALF, "policy": "free", "kv_memory": "share", "preset": "fast",
+    "skip": 2, "sigma": "full", "p": 0.9, "fresh": 0.7, "begin": 0.4, "amount": 0.9, "blend_steps": 1, "bootstrap": 0.9,
+    "by": (8, 0), "seam": 1,
 }  # fmt: skip
 REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
+WITHIN = {"region": "box:0,0,8,16"}
+BESIDE = {
+    ("kv-edit", "seed"): {"fresh": 0.5},
+    ("lomoe", "seed"): WITHIN,
+    ("lomoe", "bootstrap"): WITHIN,
+    ("brushes", "blend_steps"): WITHIN,
+    ("pixelman", "by"): WITHIN,
+    ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
+}  # without which a setting has nothing to act on
 SAME_PICTURE = {"kv_memory", "preset"}  # of a drawn source: where keys lie, and how real pictures are inverted
 PICTURE = torch.tensor(smooth(SIZE, SIZE)).permute(2, 0, 1).float()
 
@@ -46,10 +57,12 @@ def test_every_setting_of_an_editor_is_in_the_recipe_and_changes_the_picture(mod
                 editor.edit(source, EDITS[0], **{setting: REFUSED[setting]})
             continue
         assert setting in SETTINGS, f"a new setting needs a value here, and to be seen in the recipe: {setting}"
-        changed = editor.edit(source, EDITS[0], **{setting: SETTINGS[setting]})
-        assert changed.recipe["editor"][setting] != plain.recipe["editor"][setting], setting
+        beside = BESIDE.get((name, setting), {})
+        before = editor.edit(source, EDITS[0], **beside) if beside else plain
+        changed = editor.edit(source, EDITS[0], **(beside | {setting: SETTINGS[setting]}))
+        assert changed.recipe["editor"][setting] != before.recipe["editor"][setting], setting
         if setting not in SAME_PICTURE:
-            assert gap(changed.latents, plain.latents) > 1e-4, setting
+            assert gap(changed.latents, before.latents) > 1e-4, setting
 
 
 DRAWN = {
@@ -108,7 +121,7 @@ def run(model, **values):
 
 
 def test_every_field_of_an_order_is_in_the_recipe_or_refused(model, tmp_path):
-    covered = set(ORDERED) | set(REAL_ONLY) | GUARDS | set(SHAPING)
+    covered = set(ORDERED) | set(REAL_ONLY) | GUARDS | set(SHAPING) | {"together"}
     assert covered == set(Order.model_fields), "a new field needs a value here"
     assert set(SHORT) <= set(Order.model_fields)
     drawn = run(model, seed=1)
@@ -116,6 +129,8 @@ def test_every_field_of_an_order_is_in_the_recipe_or_refused(model, tmp_path):
         change = {name: value} | ({"set": {}} if name in ("editor", "layers") else {})
         change |= {"set": {"layers": [0, 3], **value}} if name == "set" else {}
         assert run(model, **({"seed": 1} | change)) != drawn, name
+    two = {"seed": 1, "to": EDITS, "region": "box:0,0,8,16"}
+    assert run(model, **two, together=True) != run(model, **two)
     to_pil(PICTURE).save(tmp_path / "a.png")
     to_pil(PICTURE.flip(0)).save(tmp_path / "b.png")
     first = {"image": tmp_path / "a.png", "region": "box:0,0,8,16"}

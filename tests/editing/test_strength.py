@@ -19,6 +19,11 @@ SETTINGS = {
     "flowedit": {"num_steps": STEPS, "n_max": STEPS},
     "stable-flow": {},
     "reprompt": {},
+    "brushes": {},
+    "direct-inversion": {},
+    "edit-friendly": {"num_steps": STEPS, "skip": 0},
+    "kv-edit": {},
+    "lomoe": {},
     "rf-solver-edit": {"num_steps": 2, "inject_steps": 1},
 }
 

@@ -26,7 +26,7 @@ class PixelMan(Editor):
     """z = collage + m (image(z_t) - image(c_t)), with z_t and c_t from z and the collage under one fresh noise.
 
     The collage is the picture with the thing at its new place; m is 0 inside the thing there until the last two steps.
-    Edits may act where the thing stood and where it goes. Without a region nothing is moved, and this is DDCM.
+    Edits may act where the thing stood and where it goes. Where nothing is moved this is DDCM.
 
     Args:
         strength: Share of the steps that are walked, at least one; all when None.
@@ -56,10 +56,10 @@ class PixelMan(Editor):
             check_count("by", side, -65_536, 65_536)
 
     def acting(self, run: Run, region: Region | None) -> Region | None:
+        if not any(self.by):
+            return region
         if region is None:
-            if any(self.by):
-                raise InputError(f"pixelman moves a region by {self.by}; give the thing as region=.")
-            return None
+            raise InputError(f"pixelman moves a region by {self.by}; give the thing as region=.")
         thing = run.once("thing", lambda: region.row(0))
         if any(region.row(row) != thing for row in range(len(region))):
             raise InputError("pixelman moves one thing a call; give one region for all edits.")
@@ -85,7 +85,7 @@ class PixelMan(Editor):
         return run.clean
 
     def _moves(self, run: Run) -> Float[Tensor, "1 1 latent_height latent_width"] | float:
-        if run.region is None:
+        if not any(self.by):
             return 1.0
         made = run.source.fingerprint
         placed = self._thing(run).moved(*self.by).feather(self.seam).padded((made.height, made.width))
@@ -96,7 +96,7 @@ class PixelMan(Editor):
         return run.once("thing", lambda: Region.nowhere(self.model.default_size))  # there since `acting`
 
     def _collage(self, run: Run) -> Latents:
-        return run.clean if run.region is None or not any(self.by) else run.once("collage", lambda: self._drawn(run))
+        return run.once("collage", lambda: self._drawn(run)) if any(self.by) else run.clean
 
     def _drawn(self, run: Run) -> Latents:
         source, made, thing = run.source, run.source.fingerprint, self._thing(run)

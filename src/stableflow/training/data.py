@@ -1,4 +1,7 @@
-"""Renders and captions, drawn once and read from disk; the i-th scene is the same on every machine."""
+"""Renders and captions, drawn once and read import os
+import threading
+import time
+from disk; the i-th scene is the same on every machine."""
 
 import random
 from dataclasses import dataclass
@@ -31,6 +34,17 @@ class SceneData:
         return chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def end_with(parent: int) -> None:
+    """End this worker once its parent is gone; a killed one would leave it waiting for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def scene_data(folder: Path, *, count: int, size: int, validation: bool = False, workers: int = 2) -> SceneData:
     """Return `count` scenes of the training combinations, or of the held-out ones; drawn on the first call.
 
@@ -43,7 +57,7 @@ def scene_data(folder: Path, *, count: int, size: int, validation: bool = False,
     if images is None or tokens is None:
         first = VALIDATION_SEED if validation else 0
         jobs = [(seed, size, validation) for seed in range(first, first + count)]
-        with Pool(workers) as pool:
+        with Pool(workers, initializer=end_with, initargs=(os.getpid(),)) as pool:
             drawn = pool.map(_draw, jobs, chunksize=250)
         _write(tokens_path, np.stack([tokens for _, tokens in drawn]))
         _write(images_path, np.stack([image for image, _ in drawn]))

@@ -22,12 +22,14 @@ from safetensors import safe_open
 from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
+from stableflow.benchmarks.settings import SETTINGS, Setting
 from stableflow.cli import main, train
 from stableflow.files import ASIDE
 from stableflow.training import recipe as training
 
 PROMPT, EDITED = "a red dog standing on the grass", "a blue cat sitting on the snow"
 KILLS = 3
+SETTINGS.register("one")(lambda model: [Setting("one", "sdedit", {"num_steps": 2, "strength": 0.5})])
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def verbs(folder, out):
             "--out",
             out,
         ),
-        "bench": ("bench", "scenes", "-q", "--count", "1", "--offline", "--settings", "reprompt", "--out", out),
+        "bench": ("bench", "scenes", "-q", "--count", "1", "--offline", "--settings", "one", "--out", out),
         "scenes": ("scenes", "-q", "--count", "3", "--size", "64", "--out", out),
         "report": ("report", folder / "bench"),
         "train draw": ("train", "draw", "--folder", out),

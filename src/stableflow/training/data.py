@@ -1,9 +1,9 @@
-"""Renders and captions, drawn once and read import os
+"""Renders and captions, drawn once and read from disk; the i-th scene is the same on every machine."""
+
+import os
+import random
 import threading
 import time
-from disk; the i-th scene is the same on every machine."""
-
-import random
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path

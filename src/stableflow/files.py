@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -16,6 +17,8 @@ from stableflow.errors import InputError, OutputError, StableFlowError
 
 ASIDE = ".part"  # how the names of unfinished files end
 STALE = 3600.0  # seconds after which an unfinished file is what a killed process left
+_LOCKS: list[IO[str]] = []
+_REGISTERED: list[bool] = []
 WRITERS_OF_TORCH = ("PytorchStreamWriter", "inline_container", "unexpected pos", "No space left")
 
 
@@ -164,7 +167,7 @@ def only_process(path: str | Path, what: str) -> Iterator[None]:
     with _writing(Path(path)):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(handle, "r+") as file:
+    with os.fdopen(handle, "r+") as file, _not_in_children(file):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -174,6 +177,25 @@ def only_process(path: str | Path, what: str) -> Iterator[None]:
         except OSError:  # a file system without locks
             pass
         yield
+
+
+@contextmanager
+def _not_in_children(lock: IO[str]) -> Iterator[None]:
+    """Workers that are forked let go of a lock, so that it ends with its owner even where they outlive it."""
+    if not _LOCKS and hasattr(os, "register_at_fork") and not _REGISTERED:
+        os.register_at_fork(after_in_child=_let_go)
+        _REGISTERED.append(True)
+    _LOCKS.append(lock)
+    try:
+        yield
+    finally:
+        if lock in _LOCKS:
+            _LOCKS.remove(lock)
+
+
+def _let_go() -> None:
+    while _LOCKS:
+        _LOCKS.pop().close()
 
 
 @contextmanager

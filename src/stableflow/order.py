@@ -14,6 +14,7 @@ from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.where import check_where
+from stableflow.editing.wishes import Edit
 from stableflow.errors import FingerprintError, InputError, unknown_name
 from stableflow.flow.integrate import Callback
 from stableflow.flow.solvers import describe_solver, make_solver

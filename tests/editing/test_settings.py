@@ -12,9 +12,10 @@ from tiny_flux import SIZE
 from stableflow.cli.options import SHAPING
 from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import Fingerprint
+from stableflow.editing.wishes import Edit
 from stableflow.errors import StableFlowError
 from stableflow.images import to_pil
-from stableflow.order import SHORT, Order
+from stableflow.order import SHORT, Order, from_recipe
 
 HALF = torch.cat([torch.zeros(2, 4), torch.ones(2, 4)])
 SETTINGS = {
@@ -158,8 +159,8 @@ def test_settings_are_json(model):
 
 def test_guidance_of_single_edits_is_repeated(model, tmp_path):
     editor = make("flowedit", model)
-    result = editor.edit(drawn(editor), [Edit(EDITS[0], guidance_scale=2.0), EDITS[1]])
-    plain = editor.edit(drawn(editor), EDITS)
+    result = editor.edit(editor.generate(PROMPT, seed=1, num_steps=3), [Edit(EDITS[0], guidance_scale=2.0), EDITS[1]])
+    plain = editor.edit(editor.generate(PROMPT, seed=1, num_steps=3), EDITS)
     assert gap(result.latents[:1], plain.latents[:1]) > 1e-3 and gap(result.latents[1:], plain.latents[1:]) <= 1e-5
     order = Order.model_validate(from_recipe(result.recipe))
     assert order.guidance_each == [2.0, None]

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -32,6 +32,7 @@ RECIPE_FORMAT = 2
 SEAM = 3  # pixels over which a hard-edged region fades into the given picture
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a run asks of its editor; `Editor` says what each means."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -12,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stableflow.checks import LARGEST_SEED, LONGEST_SIDE
-from stableflow.editing.fingerprint import ENCODED, Fingerprint
+from stableflow.checks import LARGEST_GUIDANCE, LARGEST_SEED, LONGEST_SIDE
+from stableflow.editing.fingerprint import ENCODED, Fingerprint, digest
 from stableflow.editing.path import LARGEST_NUDGE, Path
 from stableflow.editing.source import Source
 from stableflow.errors import LoadError, StableFlowError
@@ -27,6 +28,8 @@ from stableflow.models.base import Conditioning
 from stableflow.reading import read_json, short, validated
 
 FORMAT = 2
+MOST_ORDERS = 720
+LONGEST_TEXT = 1_000_000  # tokens
 SETTINGS_FILE, TENSORS_FILE = "source.json", "source.safetensors"
 
 
@@ -49,13 +52,13 @@ class _Fingerprint(BaseModel):
     height: int = Field(ge=1, le=LONGEST_SIDE)
     width: int = Field(ge=1, le=LONGEST_SIDE)
     times: list[Time] = Field(min_length=1, max_length=10_001)
-    guidance_scale: float | None = Field(ge=0, allow_inf_nan=False)
+    guidance_scale: float | None = Field(ge=0, le=LARGEST_GUIDANCE)
     solver: dict[str, Any]
     inversion: Literal["aligned", "paper", "encoded"] | None
     nudge_scale: float = Field(gt=0, le=LARGEST_NUDGE)
     layers: list[Count]
     modifications: list[str]
-    text_length: int | None = Field(ge=1)
+    text_length: int | None = Field(ge=1, le=LONGEST_TEXT)
     picture: list[Count] | None = Field(min_length=2, max_length=2)
     noise: str | None
 
@@ -67,7 +70,7 @@ class _Settings(BaseModel):
     fingerprint: _Fingerprint
     prompts: list[str] = Field(min_length=1, max_length=1)
     shared: bool
-    nfe: int = Field(ge=0)
+    nfe: int = Field(ge=0, le=2**40)
 
 
 def save_source(source: Source, folder: FilePath) -> None:
@@ -92,7 +95,7 @@ def load_source(folder: FilePath, *, device: torch.device | str) -> Source:
     content = read_json(path, what="a session's settings")
     version = content.get("format") if isinstance(content, dict) else None
     if version != FORMAT:
-        raise LoadError(f"{path} has format {version!r}; this version reads {FORMAT}. Make the source again.")
+        raise LoadError(f"{path} has format {short(version)}; this version reads {FORMAT}. Make the source again.")
     settings = validated(_Settings, content, where=str(path))
     tensors = _read_tensors(folder / TENSORS_FILE, str(device), _digest(path.read_text(encoding="utf-8")))
     fields = settings.fingerprint.model_dump()
@@ -124,6 +127,8 @@ def _check_settings(settings: _Settings, where: str) -> None:
         raise LoadError(f"{where}: prompts must hold the fingerprint's prompt, got {short(settings.prompts)}.")
     if (made.image is None) != (made.picture is None):
         raise LoadError(f"{where}: fingerprint.picture goes with fingerprint.image; one of them is missing.")
+    if made.image is None and made.seed is None and made.noise is None:
+        raise LoadError(f"{where}: fingerprint.seed, image and noise are all missing.")
     if made.image is None and made.inversion is not None:
         raise LoadError(f"{where}: fingerprint.image is missing, and its picture was inverted.")
 
@@ -147,8 +152,20 @@ def _check_tensors(source: Source) -> None:
     for name, tensor in source.conditioning.tensors.items():
         if tensor.ndim < 1 or tensor.shape[0] != 1:
             raise ValueError(f"conditioning/{name}, one row,")
-    if source.store is not None and source.store.layers != made.layers:
-        raise ValueError("a layer's keys or values")
+    if made.conditioning not in _digests(source.conditioning):
+        raise ValueError("conditioning/..., the prompt's embeddings,")
+    if source.store is not None:
+        kept = source.store.entries
+        if source.store.layers != made.layers or len({tensor.shape for tensor in kept.values()}) != 1:
+            raise ValueError("kv/..., a layer's keys or values,")
+        if any(tensor.ndim != 3 or tensor.shape[0] != 1 for tensor in kept.values()):
+            raise ValueError("kv/..., (1, image_tokens, dim),")
+
+
+def _digests(conditioning: Conditioning) -> set[str]:
+    """The digests of a conditioning by every order that its tensors, some of a prompt's, may have been encoded in."""
+    tensors = list(conditioning.tensors.values())
+    return {digest(*ordered) for ordered in itertools.islice(itertools.permutations(tensors), MOST_ORDERS)}
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
@@ -214,6 +231,8 @@ def _key(address: Address) -> str:
 
 
 def _read_store(entries: Mapping[str, Tensor], scales: Mapping[str, Tensor]) -> KVStore:
+    if set(scales) - set(entries):
+        raise ValueError("kv_scale/..., for which there are no keys or values,")
     store = KVStore(precision="fp8" if scales else "exact")
     for key, features in entries.items():
         t, occurrence, layer, part, *rest = key.split("/")

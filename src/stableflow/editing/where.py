@@ -5,7 +5,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from stableflow.registry import Registry
 from stableflow.types import Latents
 
 
+@runtime_checkable
 class Wish(Protocol):
     """An edit that may bring a region of its own."""
 
@@ -31,6 +32,7 @@ class Wish(Protocol):
     def region(self) -> Any: ...
 
 
+@runtime_checkable
 class Asked(Protocol):
     """What finding a region may ask of a run."""
 

@@ -18,6 +18,7 @@ from stableflow.models.compilation import choose_attention, compile_blocks
 from stableflow.models.components import check_index, load_pipeline
 from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
+from stableflow.models.hub import without_hub
 from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
 from stableflow.models.quantised import load_gguf, quantise_weights
@@ -80,8 +81,10 @@ def load(
         check_count("max_sequence_length", max_sequence_length, 1, LONGEST_TEXT)
     location = _locate(name)
     quantiser = None if quantise is None else _quantiser(quantise)
+    single = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
+    offline = without_hub(offline, location, lora, components if single else None)
     update = None if lora is None else read_lora(lora, offline=offline)
-    if isinstance(location, Path) and location.suffix in TRANSFORMER_FILES:
+    if isinstance(location, Path) and single:
         pipeline = _from_transformer_file(location, str(components), dtype, offline, quantiser)
     else:
         pipeline = _from_folder(location, revision, dtype, offline, quantiser)

@@ -1,6 +1,9 @@
 """Renders and captions, drawn once and read from disk; the i-th scene is the same on every machine."""
 
+import os
 import random
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import Pool
@@ -44,6 +47,17 @@ class SceneData:
         return chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+def end_with(parent: int) -> None:
+    """End this worker once its parent is gone; a killed one would leave it waiting for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def scene_data(
     folder: Path, *, count: int, size: int, layers: int = 2, validation: bool = False, workers: int = 2
 ) -> SceneData:
@@ -59,7 +73,7 @@ def scene_data(
     if images is None or tokens is None:
         first = VALIDATION_SEED if validation else 0
         jobs = [(seed, size, layers, validation) for seed in range(first, first + count)]
-        with Pool(workers) as pool:
+        with Pool(workers, initializer=end_with, initargs=(os.getpid(),)) as pool:
             _write(tokens_path, _write_images(images_path, shapes[0], pool.imap(_draw, jobs, chunksize=50)))
         images, tokens = _drawn(images_path, shapes[0]), _drawn(tokens_path, shapes[1])
     if images is None or tokens is None:

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from quick import ALL, make
+from quick import CORE, make
 
 import stableflow as sf
 from stableflow.editing import EDITORS
@@ -49,7 +49,7 @@ def cases():
     return drawn
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CORE)
 def test_more_strength_is_further_from_the_source(name):
     editor = EDITORS[name](tiny(), **SETTINGS.get(name, {"num_steps": STEPS}))
     distances = np.zeros((SCENES, len(STRENGTHS)))
@@ -62,7 +62,7 @@ def test_more_strength_is_further_from_the_source(name):
     assert means[1] < means[-1] and means[-1] > 0.05, means
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CORE)
 @pytest.mark.parametrize("real", [True, False])
 def test_no_strength_is_the_source(model, name, real):
     editor = make(name, model)
@@ -81,7 +81,7 @@ def test_no_strength_is_the_source(model, name, real):
     assert torch.equal(held.images, source.images) and held.recipe["exact"] is False
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", CORE)
 @pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan"), True])
 def test_strength_outside_its_range_is_refused(model, name, strength):
     with pytest.raises(sf.StableFlowError, match="strength must"):

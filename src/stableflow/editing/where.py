@@ -62,7 +62,7 @@ LOOK_AT = (0.6, 0.45, 0.3)
 """Flow times at which the model is asked where something is; noisier ones find it less well (docs/log.md)."""
 
 
-def region_of(run: Asked, region: Where | None) -> Region | None:
+def region_of(run: Asked, region: Any) -> Region | None:
     """Return the region of every edit of a run, at the source's pixels: its own, or the one of the call.
 
     Raises:
@@ -96,7 +96,7 @@ def check_kind(text: str) -> None:
         raise unknown_name("kind of region", kind, REGIONS)
 
 
-def _found(run: Asked, where: Where) -> Region:
+def _found(run: Asked, where: Any) -> Region:
     if isinstance(where, Region):
         return where
     if isinstance(where, str):

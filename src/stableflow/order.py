@@ -40,7 +40,8 @@ class Order(BaseModel):
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
-        region, exact: Where edits may act, and whether the given pixels stay outside.
+        region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
+            outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
         image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
     """
@@ -58,7 +59,7 @@ class Order(BaseModel):
     image: Path | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     steps: int | None = Field(None, ge=1, le=10_000)
-    guidance: float | None = Field(None, ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)
+    guidance: Scale | None = None
     height: int | None = Field(None, ge=1, le=65_536)
     width: int | None = Field(None, ge=1, le=65_536)
     solver: str | dict[str, Any] | None = None
@@ -68,6 +69,7 @@ class Order(BaseModel):
     editor: str = "stable-flow"
     set: dict[str, Any] = Field(default_factory=dict)
     region: str | None = None
+    together: bool = False
     exact: bool = True
     strength: float | None = Field(None, ge=0, le=1)
     negative: str | None = None
@@ -194,7 +196,9 @@ class Order(BaseModel):
 
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
-        return editor.edit(source, self.to, region=self.region, exact=self.exact, callback=callback)
+        return editor.edit(
+            source, self.to, region=self.region, together=self.together, exact=self.exact, callback=callback
+        )
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
         """Make the source and its edits.
@@ -222,7 +226,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "model": source["model"], "dtype": source["dtype"], "max_sequence_length": source.get("text_length"),
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
-            "set": _settings_of(recipe, made_by), "expected": dict(source),
+            "set": _settings_of(recipe, made_by), "expected": dict(source), "together": recipe.get("together", False),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"
         if not real and source["seed"] is None:

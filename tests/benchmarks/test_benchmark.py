@@ -12,7 +12,7 @@ from stableflow.benchmarks.equal_rate import curves, kept_at
 from stableflow.benchmarks.judges import MetricJudge, SceneJudge
 from stableflow.benchmarks.pie_recipe import pie_judges
 from stableflow.benchmarks.run import Benchmark
-from stableflow.benchmarks.scene_edits import KINDS
+from stableflow.benchmarks.scene_edits import KINDS, THIRD_KINDS
 from stableflow.benchmarks.settings import SETTINGS, Setting
 from stableflow.benchmarks.summary import categories, failures, markdown, summarise
 from stableflow.errors import InputError
@@ -21,7 +21,7 @@ from stableflow.metrics import MSE, PSNR, Clip, Keys
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.load import bundled_path
 from stableflow.reports.page import Axes, write_page
-from stableflow.scenes import ATTRIBUTES, changed_region, render
+from stableflow.scenes import ATTRIBUTES, attributes, changed_region, render
 from stableflow.vital import presets
 from stableflow.vital.presets import Preset
 
@@ -116,7 +116,7 @@ def test_the_scenes_are_their_own_ground_truth():
     """True renders of the edit count as made, the source itself as not, whatever the model."""
     cases, edits = load_scenes(22, real=True)
     assert [case.category for case in cases] == [CATEGORIES[edits[case.id].kind] for case in cases]
-    assert len(set(CATEGORIES.values())) == len(KINDS) == 11
+    assert len({case.category for case in cases}) == len(KINDS) == 11
     judge = SceneJudge(edits, AttributeClassifier.load(bundled_path("classifier")))
     for case in cases:
         edit = edits[case.id]
@@ -134,6 +134,25 @@ def test_the_scenes_are_their_own_ground_truth():
     assert sum(value == 60 for value in outside) > len(outside) / 2
     removed = [edits[case.id] for case in cases if edits[case.id].kind == "removal"]
     assert all(getattr(edit.target, edit.attribute) == "none" for edit in removed) and set(ATTRIBUTES) > {"hat"}
+
+
+def test_scenes_of_the_third_layer_move_resize_and_meet():
+    """The caption says what changes, and nothing else in the scene does."""
+    cases, edits = load_scenes(28, real=True, size=32, layers=3)
+    kinds = [edits[case.id].kind for case in cases]
+    assert kinds == [*KINDS, *THIRD_KINDS] * 2 and len(set(CATEGORIES.values())) == 14
+    for case in cases:
+        edit = edits[case.id]
+        if edit.kind in THIRD_KINDS:
+            assert (edit.source.companion, edit.source.sign) == ("none", "none")
+            words = {
+                "position": ("on the left", "on the right"),
+                "size": ("far away", "close up"),
+                "second": ("and a",),
+            }
+            assert any(word in case.edits[0] for word in words[edit.kind]) and case.edits[0] != case.prompt
+            changed = [name for name in attributes(3) if getattr(edit.source, name) != getattr(edit.target, name)]
+            assert changed == [edit.kind]
 
 
 def test_summaries():

@@ -212,7 +212,7 @@ def refused(answer, message, tmp_path):
         (["--steps", "-3"], "steps: Input should be greater than or equal to 1 (got -3)"),
         (["--steps", "0"], "steps: Input should be greater than or equal to 1 (got 0)"),
         (["--guidance", "nan"], "guidance: Input should be a finite number"),
-        (["--edit-guidance", "nan"], "edit_guidance."),
+        (["--edit-guidance", "nan"], "Input should be a finite number"),
         (["--model", "nothing"], "Unknown model 'nothing'"),
         (["--model", "."], "holds no model"),
         (["--model", "./gone"], "no such file or folder"),
@@ -285,7 +285,8 @@ def test_scenes(command, tmp_path):
     assert code == 0 and out.count("->") == 2
     records = json.loads((tmp_path / "o" / "scenes.json").read_text())
     assert all((tmp_path / "o" / record[part]).exists() for record in records for part in ("source", "target", "mask"))
-    refused(command("scenes", "--count", "0", "--out", "o2"), "--count needs 1 or more", tmp_path / "o2")
+    refused(command("scenes", "--count", "0", "--out", "o2"), "--count must lie in [1, ", tmp_path / "o2")
+    refused(command("scenes", "--layers", "4", "--out", "o2"), "2 or 3 layers, not 4", tmp_path / "o2")
 
 
 def test_an_unknown_training_stage(command):

@@ -8,6 +8,7 @@ from stableflow.scenes import (
     ATTRIBUTES,
     CONTINUOUS,
     HIDDEN,
+    attributes,
     caption,
     changed_region,
     edit,
@@ -20,18 +21,23 @@ from stableflow.scenes import (
 )
 from stableflow.scenes.captions import EVERYTHING
 
+WIDE = attributes(3)
 
-def scenes(count, seed=0):
+
+def scenes(count, seed=0, layers=2):
     rng = random.Random(seed)
-    return [sample(rng) for _ in range(count)]
+    return [sample(rng, layers) for _ in range(count)]
 
 
-@pytest.mark.parametrize("attribute", [*ATTRIBUTES, *HIDDEN])
-def test_an_edit_changes_one_value_and_the_picture(attribute):
-    values = {**ATTRIBUTES, **HIDDEN}[attribute]
-    for scene in scenes(4):
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("attribute", [*WIDE, *HIDDEN])
+def test_an_edit_changes_one_value_and_the_picture(attribute, layers):
+    values = {**WIDE, **HIDDEN}[attribute]
+    for scene in scenes(4, layers=layers):
+        if attribute == "side":  # told by the position of a subject that has one
+            scene = edit(scene, position="middle")
         target = edit(scene, **{attribute: next(v for v in values if v != getattr(scene, attribute))})
-        others = [name for name in [*ATTRIBUTES, *HIDDEN, *CONTINUOUS, "seed"] if name != attribute]
+        others = [name for name in [*WIDE, *HIDDEN, *CONTINUOUS, "seed"] if name != attribute]
         assert all(getattr(scene, name) == getattr(target, name) for name in others)
         assert changed_region(scene, target).any()
 
@@ -98,6 +104,90 @@ def test_the_second_layer_leaves_the_first_as_it_was():
     assert caption(plain[0]) == "a red bird sitting on the grass at night next to a balloon"
     assert (plain[0].tint, plain[0].skyline, plain[0].clouds) == ("cool", "towers", "puffy")
     assert plain[0].horizon == pytest.approx(0.6806530176515739)
+
+
+def plain_third(scene):
+    return (scene.position, scene.size, scene.second) == ("middle", "usual", "none")
+
+
+def test_the_third_layer_leaves_the_second_as_it_was():
+    """A scene with none of the third layer's values is the second layer's of the same draw."""
+    pairs = list(zip(scenes(600), scenes(600, layers=3)))
+    plain = [(two, three) for two, three in pairs if plain_third(three) and three.place in ATTRIBUTES["place"]]
+    assert 30 < len(plain) < 150
+    assert all(two == three for two, three in plain)
+    changed = [pair for pair in pairs if pair not in plain]
+    assert sum(two.tint != three.tint for two, three in changed) / len(changed) > 0.6, "it moves hidden properties"
+    same = {"subject", "colour", "pose", "hat", "time", "coat", "style", "seed"}
+    assert all(getattr(two, name) == getattr(three, name) for two, three in changed for name in same)
+
+
+def test_the_second_layer_knows_nothing_of_the_third():
+    assert all(plain_third(scene) and scene.place in ATTRIBUTES["place"] for scene in scenes(300))
+    assert not set(vocabulary()) & {"left", "right", "far", "close", "small", "desert", "meadow", "and"}
+    assert len(vocabulary()) == 43 and set(vocabulary()) < set(vocabulary(3))
+    rng = random.Random(0)
+    assert not any(random_keep(rng) & {"position", "size", "second"} for _ in range(100))
+    with pytest.raises(InputError, match="2 or 3 layers, not 4"):
+        attributes(4)
+
+
+def test_captions_of_the_third_layer():
+    scene = edit(scenes(1)[0], subject="cat", hat="blue", coat="plain", sign="none", companion="none", style="flat")
+    scene = edit(scene, position="left", size="far", place="desert", second="white bird")
+    told = ["hat", "position", "size", "place", "second"]
+    assert caption(scene, told) == "a cat wearing a blue hat far away on the left in the desert and a small white bird"
+    assert caption(edit(scene, position="middle", size="near"), ["position", "size"]) == "a cat close up"
+    words = set(vocabulary(3))
+    assert all(set(caption(scene).split()) <= words for scene in scenes(500, layers=3))
+
+
+def extent(region):
+    """Left, right, top and bottom of a region, as shares of the side."""
+    rows, columns = region.any(1).nonzero().flatten(), region.any(0).nonzero().flatten()
+    side = len(region)
+    return columns[0] / side, (columns[-1] + 1) / side, rows[0] / side, (rows[-1] + 1) / side
+
+
+def test_moves_and_resizes_are_of_the_subject_alone():
+    """A move is by six tokens of eight pixels at 128, so its true target is the subject's pixels, shifted."""
+    for scene in scenes(20, seed=9):
+        scene = edit(scene, style="flat", companion="none", sign="none", pose="standing", hat="none", position="left")
+        there = edit(scene, position="right")
+        body, moved = (changed_region(s, edit(s, colour=other_colour(s)), 128) for s in (scene, there))
+        assert (body[:, :80] ^ moved[:, 48:]).sum() < 0.01 * body.sum(), "but for rounding over another background"
+        outside = torch.nn.functional.max_pool2d((~body).float()[None], 3, 1, 1)[
+            0
+        ].bool()  # its rim shows what is behind
+        inside = ~outside[:, :80]
+        picture, target = render(scene, 128)[:, :, :80], render(there, 128)[:, :, 48:]
+        unequal = (picture != target)[:, inside].any(0).float().mean()
+        assert inside.sum() > 500 and unequal < 0.01, unequal
+        assert not changed_region(scene, there, 128)[:38].any(), "the sky stays"
+
+
+def test_a_figure_far_away_is_small_and_one_close_up_large():
+    for scene in scenes(20, seed=9):
+        scene, heights = edit(scene, style="flat", companion="none", sign="none", position="middle"), {}
+        for size in WIDE["size"]:
+            sized = edit(scene, size=size)
+            _, _, top, bottom = extent(changed_region(sized, edit(sized, colour=other_colour(scene)), 128))
+            heights[size] = bottom - top
+        assert heights["far"] < 0.65 * heights["usual"] and heights["near"] > 1.08 * heights["usual"]
+
+
+def other_colour(scene):
+    return "red" if scene.colour != "red" else "blue"
+
+
+def test_a_second_figure_stands_on_the_other_side():
+    for scene in scenes(300, layers=3):
+        if scene.second != "none":
+            assert scene.companion == scene.sign == "none"
+            left, right, *_ = extent(changed_region(scene, edit(scene, second="none")))
+            assert left > 0.45 if scene.side == "left" else right < 0.55
+        if scene.position != "middle":
+            assert scene.side == scene.position and scene.size != "near"
 
 
 def test_styles_keep_the_drawing_and_signs_hold_their_word():

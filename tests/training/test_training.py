@@ -4,23 +4,28 @@ import dataclasses
 
 import pytest
 import torch
+import torch.distributed as dist
+from diffusers import AutoencoderKL
+from transformers import T5EncoderModel
 
 from stableflow.errors import LoadError
 from stableflow.metrics import Clip, Dino
 from stableflow.metrics.attributes import AttributeClassifier
+from stableflow.scenes import LAYERS, attributes, caption, edit, sample_split
 from stableflow.training import start
 from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, make_autoencoder, train_autoencoder
-from stableflow.training.classifier import HEADS
+from stableflow.training.classifier import heads
 from stableflow.training.clip import ClipSettings, contrastive_loss, train_clip
 from stableflow.training.data import scene_data
 from stableflow.training.dino import DinoSettings, train_dino
 from stableflow.training.export import export_pipeline
-from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, train_flow
+from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, encode_all, train_flow
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
+from stableflow.training.optimiser import Optimisers
 from stableflow.training.parallel import World
-from stableflow.training.recipe import run_stage
-from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
+from stableflow.training.recipe import RECIPES, run_stage
+from stableflow.training.tokens import LENGTHS, TEXT_TOKENS, make_tokenizer, tokenize, words
 
 ALONE = World(0, 1, torch.device("cpu"))
 TINY = NetworkSettings(
@@ -53,6 +58,86 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, data):
     assert torch.equal(weights(resumed), weights(uninterrupted))
 
 
+def test_a_run_killed_between_checkpoints_repeats_its_steps_exactly(tmp_path, data):
+    """Whatever a killed run did after its last checkpoint leaves no trace; nor does being given more steps."""
+    every_two = dataclasses.replace(SETTINGS, decay_from=0.9, checkpoint_every=2)
+    uninterrupted = train_flow(tmp_path / "whole", data, dataclasses.replace(every_two, num_steps=6), ALONE)
+
+    class KilledError(Exception):
+        pass
+
+    class Killing(FlowData):
+        drawn = 0
+
+        def batch(self, settings, generator, world):
+            if (drawn := self.drawn) == 3:
+                raise KilledError
+            self.drawn = drawn + 1
+            return super().batch(settings, generator, world)
+
+    with pytest.raises(KilledError):
+        train_flow(
+            tmp_path / "killed", Killing(data.latents, data.tokens), dataclasses.replace(every_two, num_steps=5), ALONE
+        )
+    kept = torch.load(tmp_path / "killed" / "flow.rank0of1.pt", weights_only=True)
+    assert kept["step"] == 2
+    resumed = train_flow(tmp_path / "killed", data, dataclasses.replace(every_two, num_steps=6), ALONE)
+    assert torch.equal(weights(resumed), weights(uninterrupted))
+
+
+def test_shifted_times_see_more_noise(data):
+    generator = lambda: torch.Generator().manual_seed(0)  # noqa: E731
+    settings = dataclasses.replace(SETTINGS, batch=64)
+    image, noise, t, _ = data.batch(settings, generator(), ALONE)
+    shifted_image, shifted_noise, shifted, _ = data.batch(dataclasses.replace(settings, shift=2.0), generator(), ALONE)
+    assert torch.equal(image, shifted_image) and torch.equal(noise, shifted_noise)
+    signal = lambda time: (1 - time) / time  # noqa: E731
+    assert torch.allclose(signal(shifted), signal(t) / 2, rtol=1e-4)
+
+
+def _in_two_processes(rank, folder):
+    """What a process of the recipe does: encode its share; train four steps at once, and in two runs."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    world = World(rank, 2, torch.device("cpu"))
+    drawn = scene_data(folder / "data", count=5, size=32, workers=1)
+    latents = encode_all(AutoencoderKL.from_pretrained(folder / "vae").eval(), drawn, folder / "shared.pt", world)
+    data, steady = FlowData(latents, drawn.tokens), dataclasses.replace(SETTINGS, decay_from=1.0)
+    at_once = train_flow(folder / "at once", data, steady, world)
+    train_flow(folder / "in two", data, dataclasses.replace(steady, num_steps=2), world)
+    in_two = train_flow(folder / "in two", data, steady, world)
+    assert torch.equal(weights(in_two), weights(at_once))
+    dist.destroy_process_group()
+
+
+def test_two_processes_encode_as_one_does_and_resume_to_the_same_weights(tmp_path):
+    drawn = scene_data(tmp_path / "data", count=5, size=32, workers=1)
+    autoencoder = make_autoencoder(AutoencoderSettings(channels=(8, 8), latent_channels=4), 32).eval()
+    autoencoder.save_pretrained(tmp_path / "vae")
+    alone = encode_all(autoencoder, drawn, tmp_path / "alone.pt", ALONE)
+    torch.multiprocessing.spawn(_in_two_processes, (tmp_path,), nprocs=2)
+    shared = torch.load(tmp_path / "shared.pt", weights_only=True)
+    assert torch.allclose(shared.float(), alone.float(), atol=0.02) and len(shared) == 5  # bfloat16, other batches
+    assert not list(tmp_path.glob("*.part*"))
+
+    longer = dataclasses.replace(SETTINGS, num_steps=5, decay_from=1.0)
+    train_flow(tmp_path / "in two", FlowData(shared, drawn.tokens), longer, ALONE)
+    assert [path.name for path in (tmp_path / "in two").glob("*.pt")] == ["flow.rank0of1.pt"]
+    alone = torch.load(tmp_path / "in two" / "flow.rank0of1.pt", weights_only=True)
+    assert alone["step"] == 5
+
+
+def test_an_optimiser_shared_by_two_goes_over_to_one_and_back():
+    network, cpu = Network(TINY), torch.device("cpu")
+    one, *two = (Optimisers(network, 1e-3, world) for world in (ALONE, World(0, 2, cpu), World(1, 2, cpu)))
+    states = one.state_dict()
+    count = len(states[0]["param_groups"][0]["params"])
+    states[0]["state"] = {i: {"momentum_buffer": torch.full((1,), float(i))} for i in range(count)}
+    shares = [optimisers.regroup([states]) for optimisers in two]
+    assert [share[0]["state"][1]["momentum_buffer"].item() for share in shares] == [2, 3]
+    assert [share[0]["param_groups"] for share in shares] == [o.state_dict()[0]["param_groups"] for o in two]
+    assert one.regroup(shares)[0] == states[0]
+
+
 def test_distillation_trains_a_copy(tmp_path, data):
     teacher = train_flow(tmp_path, data, SETTINGS, ALONE)
     before = weights(teacher).clone()
@@ -65,7 +150,7 @@ def test_going_on_from_an_earlier_world(tmp_path, data, monkeypatch):
     earlier = Network(TINY)
     autoencoder = make_autoencoder(AutoencoderSettings(channels=(8, 8), latent_channels=4), 32)
     export_pipeline(earlier, autoencoder, tmp_path / "tiny")
-    monkeypatch.setattr(start, "words", lambda: ["<new>", *reversed(words())])
+    monkeypatch.setattr(start, "words", lambda layers: ["<new>", *reversed(words(layers))])
     network = Network(TINY)
     network.text_encoder_2.resize_token_embeddings(len(words()) + 1)
     before = network.text_encoder_2.shared.weight[0].clone()
@@ -115,6 +200,32 @@ def test_the_tokenizer_is_what_training_saw():
         assert ids == tokenize(text) and len(ids) == TEXT_TOKENS
 
 
+@pytest.mark.parametrize("layers", LAYERS)
+def test_the_longest_caption_fits(layers):
+    said = {name: values[-1] for name, values in attributes(layers).items()}
+    longest = caption(edit(sample_split(0, held=False, layers=layers), **said))
+    assert len(longest.split()) == {2: 26, 3: 36}[layers]
+    ids = tokenize(longest, layers)
+    assert ids.count(1) == 1 and len(ids) == LENGTHS[layers], "the end token is there"
+    assert make_tokenizer(layers)(longest, padding="max_length", max_length=LENGTHS[layers]).input_ids == ids
+
+
+def test_small_starts_from_tiny():
+    """Every weight of tiny's is taken over, but for the embeddings of words and places that it does not have."""
+    recipe = RECIPES["small"]
+    network = Network(recipe.flow.network)
+    tiny = recipe.start / "tiny"
+    start.adopt(network.transformer, tiny / "transformer")
+    start.adopt(network.text_encoder, tiny / "text_encoder", tokenizer=tiny / "tokenizer", layers=3)
+    start.adopt(network.text_encoder_2, tiny / "text_encoder_2", tokenizer=tiny / "tokenizer_2", layers=3)
+    earlier = T5EncoderModel.from_pretrained(tiny / "text_encoder_2").shared.weight
+    row = network.text_encoder_2.shared.weight[words(3).index("snow")]
+    assert torch.equal(row, earlier[words(2).index("snow")])
+    assert network.transformer.config.num_layers == 4 and recipe.size == 128
+    autoencoder = make_autoencoder(recipe.autoencoder, recipe.size)
+    start.adopt(autoencoder, tiny / "vae")
+
+
 def test_the_autoencoder_stage_and_the_export(tmp_path):
     from diffusers import FluxPipeline
 
@@ -135,7 +246,7 @@ def test_the_autoencoder_stage_and_the_export(tmp_path):
 
 def test_the_classifier_is_saved_and_loaded(tmp_path):
     torch.manual_seed(0)
-    classifier = AttributeClassifier(HEADS).eval()
+    classifier = AttributeClassifier(heads()).eval()
     classifier.save(tmp_path)
     images = torch.rand(3, 3, 64, 64)
     assert AttributeClassifier.load(tmp_path).read(images) == classifier.half().float().read(images)

@@ -11,7 +11,7 @@ from stableflow.benchmarks.scene_edits import SceneEdit
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.metrics.card import Metric, MetricCard
 from stableflow.metrics.pixels import psnr, ssim
-from stableflow.scenes import ATTRIBUTES, HIDDEN
+from stableflow.scenes import HIDDEN
 from stableflow.types import Images
 
 Source = Float[Tensor, "1 3 height width"]
@@ -72,7 +72,7 @@ class SceneJudge:
     def __call__(self, case: Case, source: Source, edits: Images) -> dict[str, list[float]]:
         edit = self._edits[case.id]
         before, after = (self._classifier.read(images)[0] for images in (source, edits))
-        others = [name for name in ATTRIBUTES if name != edit.attribute]
+        others = [name for name in before if name not in (*HIDDEN, edit.attribute)]
         outside = None if case.mask is None else ~case.mask
         figures = {
             "edited": float(after[edit.attribute] == getattr(edit.target, edit.attribute)),

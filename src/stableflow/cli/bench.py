@@ -43,7 +43,7 @@ from stableflow.metrics import (
     Keys,
 )
 from stableflow.metrics.attributes import AttributeClassifier
-from stableflow.models.load import BUNDLED, bundled_path
+from stableflow.models.load import bundled_path
 from stableflow.reports.figures import check_figures
 from stableflow.reports.page import Axes, write_page
 
@@ -187,8 +187,8 @@ def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], lis
 def _metrics(
     model: str, clip: str | None, dino: str | None, lpips: Path | None, *, offline: bool, dataset: str
 ) -> list[Judge]:
-    """CLIP and DINOv2 where encoders are named (the bundled model has its own); PIE-Bench's own recipe for its data."""
-    bundled = model in BUNDLED
+    """CLIP and DINOv2 where encoders are named (`tiny` has its own); PIE-Bench's own recipe for its data."""
+    bundled = model == "tiny"
     clip_name = clip or (bundled_path("clip") if bundled else None)
     dino_name = dino or (bundled_path("dinov2") if bundled else None)
     if dataset == "pie-bench":

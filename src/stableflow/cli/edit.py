@@ -19,6 +19,7 @@ from stableflow.errors import InputError
 from stableflow.files import check_writable, refuse_to_replace
 from stableflow.flow.integrate import StepRecord
 from stableflow.images import read_recipe, save_png, to_pil
+from stableflow.models.bundled import BUNDLED
 from stableflow.order import Order, require_repeated
 
 
@@ -42,8 +43,9 @@ def edit(
 ) -> None:
     """Edit a drawn picture (--prompt, --seed) or a real one (--image, --prompt): one result for every --to."""
     given = _given(source, wish, model)
-    recipe = {} if from_image is None else _from_image(from_image, given, trust_recipe)
-    order = order_from(recipe, {} if config is None else read_run_file(config), given)
+    own = {} if config is None else read_run_file(config)
+    recipe = {} if from_image is None else _from_image(from_image, own | _said(given), trust_recipe)
+    order = order_from(recipe, own, given)
     order.check()
     reporter = output.reporter()
     if not dry_run:
@@ -78,19 +80,25 @@ def _given(source: SourceOptions, wish: EditOptions, model: ModelOptions) -> dic
     return values | {"set": parse_set(wish.set), "region": where(values.pop("mask"))}
 
 
-def _from_image(path: Path, given: dict[str, Any], trusted: bool) -> dict[str, Any]:
-    """The order in a PNG, which chooses no model, adapter or file by itself."""
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any]:
+    """The order in a PNG, which chooses no model, adapter or file by itself; `own` is what the user says."""
     values = from_recipe(read_recipe(path))
-    asked = values["model"]
-    if given["model"] is None and asked not in BUNDLED and not trusted and values["image_digest"] is None:
+    asked, region = values["model"], str(values["region"])
+    refused_anyway = values["image_digest"] is not None and "image" not in own
+    if "model" not in own and asked not in BUNDLED and not trusted and not refused_anyway:
         raise InputError(
             f"The recipe in {path} asks for the model {visible(asked)!r}. Give it with -m, or load what the recipe "
             "names with --trust-recipe."
         )
+    if "region" not in own and region.removeprefix("~").startswith("mask:"):
+        raise InputError(f"The recipe in {path} names a file as its region, {visible(region)!r}. Give it with --mask.")
     return values
 
 
-BUNDLED = ("tiny", "small")  # models that come with the package
 SOURCE_SETTINGS = ("prompt", "seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge", "preset")
 
 

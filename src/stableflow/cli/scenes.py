@@ -11,10 +11,9 @@ import typer
 from stableflow.checks import check_count, check_seed
 from stableflow.cli import options as o
 from stableflow.cli.output import Format, Reporter
-from stableflow.errors import InputError
 from stableflow.files import check_writable, write_text_atomic
 from stableflow.images import save_png, to_pil
-from stableflow.scenes import ATTRIBUTES, Scene, caption, changed_region, edit, render, sample
+from stableflow.scenes import Scene, attributes, caption, changed_region, edit, render, sample
 
 
 def scenes(
@@ -22,27 +21,29 @@ def scenes(
     count: Annotated[int, typer.Option("--count", "-n", help="Scenes.")] = 8,
     size: Annotated[int, typer.Option("--size", help="Pixels on a side.")] = 256,
     seed: Annotated[int, typer.Option("--seed", help="Of the first scene.")] = 0,
+    layers: Annotated[
+        int, typer.Option("--layers", help="Of the world: 2, or 3 with positions, sizes and second figures.")
+    ] = 2,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
 ) -> None:
     """Write each scene, one true edit of it, the mask of what the edit changes, and both captions."""
-    if count < 1 or size < 16:
-        raise InputError(f"--count needs 1 or more and --size 16 or more, got {count} and {size}.")
     check_count("--count", count, 1, 100_000)
     check_count("--size", size, 16, 4096)
     check_seed("--seed", seed)
+    attributes(layers)  # refused before anything is written
     check_writable(out)
-    records = [_write_pair(out, seed + i, size) for i in range(count)]
+    records = [_write_pair(out, seed + i, size, layers) for i in range(count)]
     write_text_atomic(out / "scenes.json", json.dumps(records, indent=2) + "\n")
     lines = [f"{out / record['source']}: {record['caption']} -> {record['target_caption']}" for record in records]
     Reporter(quiet=quiet, form=form).result({"scenes": records}, lines)
 
 
-def _write_pair(out: Path, seed: int, size: int) -> dict:
+def _write_pair(out: Path, seed: int, size: int, layers: int) -> dict:
     rng = random.Random(seed)
-    source = sample(rng)
-    attribute = rng.choice(list(ATTRIBUTES))
-    value = rng.choice([value for value in ATTRIBUTES[attribute] if value != getattr(source, attribute)])
+    source = sample(rng, layers)
+    attribute, values = rng.choice(list(attributes(layers).items()))
+    value = rng.choice([value for value in values if value != getattr(source, attribute)])
     target = edit(source, **{attribute: value})
     names = {part: f"{seed:05d}-{part}.png" for part in ("source", "target", "mask")}
     for part, scene in (("source", source), ("target", target)):

@@ -2,11 +2,10 @@
 
 import base64
 import binascii
-import math
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +30,9 @@ Where = Region | str | Callable[["stableflow.editing.run.Run"], Region]
 Finder = Callable[["stableflow.editing.run.Run", str], Region]
 REGIONS: Registry[Finder] = Registry("kind of region")
 """From a kind to what makes a region of it: given the run and the details behind the colon."""
+
+BOX, POLYGON, POINTS = "box:x,y,width,height", "polygon:x,y,x,y,x,y", "points:RADIUS,x,y,x,y"
+FARTHEST = 1e6  # pixels
 
 LOOK_AT = (0.6, 0.45, 0.3)
 """Flow times at which the model is asked where something is; noisier ones find it less well (docs/log.md)."""
@@ -79,10 +81,10 @@ def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
         region = REGIONS[kind.removeprefix("~")](run, details)
         return ~region if inverted else region
     if callable(where) and not isinstance(where, type):
-        found = where(run)
-        if not isinstance(found, Region):
-            raise InputError(f"region: the function returned {short(found)} and no Region.")
-        return found
+        answer = where(run)
+        if not isinstance(answer, Region):
+            raise InputError(f"A function given as region must return a Region, got {short(answer)}.")
+        return answer
     raise InputError(f"region must be a Region, its description or a function of a run, got {short(where)}.")
 
 
@@ -119,25 +121,24 @@ def of_mask(run: "stableflow.editing.run.Run", details: str) -> Region:
 @REGIONS.register("box")
 def of_box(run: "stableflow.editing.run.Run", details: str) -> Region:
     """A box of the source's pixels from its top left corner: "box:x,y,width,height"."""
-    numbers = _numbers(details, "box:x,y,width,height", 4)
-    if not all(number.is_integer() for number in numbers):
-        raise InputError(f"A box is described as box:x,y,width,height in whole pixels, got {short(details)}.")
-    x, y, width, height = (int(number) for number in numbers)
+    sides = _numbers(details, BOX, 4)
+    if any(side != int(side) for side in sides):
+        raise _misdescribed(details, f"{BOX} in whole numbers")
+    x, y, width, height = (int(side) for side in sides)
     return Region.box(x, y, width, height, _size(run))
 
 
 @REGIONS.register("polygon")
 def of_polygon(run: "stableflow.editing.run.Run", details: str) -> Region:
     """The inside of a polygon of pixels: "polygon:x,y,x,y,x,y"."""
-    numbers = _numbers(details, "polygon:x,y,x,y,x,y", None)
-    return Region.polygon(list(zip(numbers[::2], numbers[1::2])), _size(run))
+    return Region.polygon(_pairs(details, POLYGON, _numbers(details, POLYGON)), _size(run))
 
 
 @REGIONS.register("points")
 def of_points(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Discs of a radius around pixels: "points:RADIUS,x,y,x,y"."""
-    radius, *numbers = _numbers(details, "points:RADIUS,x,y", None)
-    return Region.points(list(zip(numbers[::2], numbers[1::2])), radius, _size(run))
+    radius, *numbers = _numbers(details, POINTS)
+    return Region.points(_pairs(details, POINTS, numbers), radius, _size(run))
 
 
 @REGIONS.register("word")
@@ -155,12 +156,14 @@ def of_word(run: "stableflow.editing.run.Run", details: str) -> Region:
 @REGIONS.register("change")
 def of_change(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Where the edits' prompts ask for something else than the source's; a region an edit."""
+    _take_none("change", details)
     return _of_difference(run, run.edits)
 
 
 @REGIONS.register("foreground")
 def of_foreground(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Where the source's prompt says more than an empty one: what it names."""
+    _take_none("foreground", details)
     return _of_difference(run, run.model.encode_prompt([""]))
 
 
@@ -179,16 +182,19 @@ def _of_difference(run: "stableflow.editing.run.Run", others: Conditioning) -> R
         noisy = ((1 - t) * run.clean + t * noise).expand(1 + rows, -1, -1, -1)
         velocity = run.velocity(noisy, t, both, run.scale(None))
         total = total + (velocity[1:] - velocity[:1]).abs().mean(1, keepdim=True)
-    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run))
-    return Region(torch.cat([_of_tokens(run, cell.flatten()).amount for cell in cells]))
+    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run)).float().cpu()
+    return Region(torch.cat([_of_tokens(run, cell).amount for cell in cells]))
 
 
-def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, " image_tokens"]) -> Region:
-    """The tokens above Otsu's threshold, at the source's pixels."""
-    rows, columns = _grid(run)
-    values = values.float().cpu()
-    inside = (values > otsu_threshold(values)).float().reshape(1, rows, columns)
-    side = run.model.pixel_multiple
+def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, "1 token_rows token_columns"]) -> Region:
+    """The tokens above Otsu's threshold, at the source's pixels.
+
+    Square roots are split, each token's own and its neighbourhood's mean alike: of the values themselves, the few
+    largest would set the threshold and leave half of what is looked for outside (docs/log.md).
+    """
+    roots = values.sqrt()
+    roots = (roots + F.avg_pool2d(roots, 3, stride=1, padding=1, count_include_pad=False)) / 2
+    inside, side = (roots > otsu_threshold(roots.flatten())).float(), run.model.pixel_multiple
     whole = Region(inside.repeat_interleave(side, 1).repeat_interleave(side, 2))
     return whole.cropped(_size(run))
 
@@ -203,11 +209,26 @@ def _size(run: "stableflow.editing.run.Run") -> tuple[int, int]:
     return height, width
 
 
-def _numbers(details: str, form: str, count: int | None) -> list[float]:
+def _take_none(kind: str, details: str) -> None:
+    if details:
+        raise InputError(f'The region {kind!r} takes no details, got {short(details)}; "word:dog" finds a word.')
+
+
+def _numbers(details: str, form: str, count: int | None = None) -> list[float]:
     try:
-        numbers: Sequence[Any] = [float(part) for part in details.split(",")]
+        numbers = [float(part) for part in details.split(",")]
     except ValueError:
-        numbers = []
-    if not numbers or not all(map(math.isfinite, numbers)) or (count is not None and len(numbers) != count):
-        raise InputError(f"A region is described as {form} in pixels, got {short(details)}.")
-    return list(numbers)
+        raise _misdescribed(details, form) from None
+    if any(not abs(number) <= FARTHEST for number in numbers) or (count is not None and len(numbers) != count):
+        raise _misdescribed(details, form)
+    return numbers
+
+
+def _pairs(details: str, form: str, numbers: Sequence[float]) -> list[tuple[float, float]]:
+    if len(numbers) % 2:
+        raise _misdescribed(details, form)
+    return list(zip(numbers[::2], numbers[1::2]))
+
+
+def _misdescribed(details: str, form: str) -> InputError:
+    return InputError(f"A region is described as {form}, in pixels of the picture, got {short(details)}.")

@@ -1,7 +1,6 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
 from collections.abc import Mapping
-from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from stableflow.checks import check_choice, check_count, check_path
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
 from stableflow.models.base import FlowModel
+from stableflow.models.bundled import BUNDLED, bundled_model, bundled_path, present
 from stableflow.models.checkpoint import load_transformer
 from stableflow.models.compilation import choose_attention, compile_blocks
 from stableflow.models.components import check_index, load_pipeline
@@ -26,7 +26,6 @@ from stableflow.reading import read_json
 
 __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
 
-BUNDLED = ("tiny",)
 COMPONENTS = "the components (components=)"
 TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
@@ -53,8 +52,8 @@ def load(
     """Load a model.
 
     Args:
-        name: The bundled "tiny", a folder in diffusers' layout of any family that is supported, a single FLUX.1
-            transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
+        name: The bundled "tiny" or "small", a folder in diffusers' layout of any family that is supported, a single
+            FLUX.1 transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
@@ -101,15 +100,10 @@ def load(
     return model
 
 
-def bundled_path(name: str) -> Path:
-    """Return the folder of a bundled model."""
-    return Path(str(resources.files("stableflow") / "bundled" / name))
-
-
 def _locate(name: str | Path) -> Path | str:
     """Return a path that exists, or a hub id."""
     if str(name) in BUNDLED:
-        return bundled_path(str(name))
+        return bundled_model(str(name))
     path = check_path("model", name)
     if path.exists():
         return _checked_path(path)
@@ -117,7 +111,7 @@ def _locate(name: str | Path) -> Path | str:
     if isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or text.startswith((".", "/", "~")):
         raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
     if text.count("/") != 1:
-        raise unknown_name("model", text, [*BUNDLED, "<folder>", "<organisation>/<repository> on the hub"])
+        raise unknown_name("model", text, [*present(), "<folder>", "<organisation>/<repository> on the hub"])
     return text
 
 
@@ -186,7 +180,7 @@ def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offl
 
 def _components_location(components: str) -> str:
     """A folder that exists, or a hub id."""
-    location = bundled_path(components) if components in BUNDLED else check_path("components", components)
+    location = bundled_model(components) if components in BUNDLED else check_path("components", components)
     if location.is_dir():
         if not (location / "model_index.json").is_file():
             raise LoadError(f"The folder {location} (components=) holds no model: model_index.json is missing.")

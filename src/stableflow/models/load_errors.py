@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from stableflow.errors import LoadError, StableFlowError
+from stableflow.models.bundled import present
 
 AGAIN = "Download it again, or check it with `stableflow doctor`."
 
@@ -47,7 +48,7 @@ def load_errors(name: str, *, what: str = "", advice: str = AGAIN) -> Iterator[N
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise LoadError(
             f"{shown} is not in the local cache and cannot be fetched (offline, or the hub cannot be reached). Connect "
-            "once without --offline, or pass a local folder. Bundled and always there: tiny."
+            f"once without --offline, or pass a local folder. Bundled and always there: {', '.join(present())}."
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
         raise LoadError(f"The hub refused {shown.rstrip(',')}: {first_line(error)}") from error

@@ -22,6 +22,8 @@ GROUNDS = {
     "beach": ((247, 224, 165), (228, 192, 128)),
     "snow": ((244, 247, 252), (218, 226, 240)),
     "street": ((118, 120, 126), (88, 90, 96)),
+    "desert": ((236, 178, 104), (214, 138, 66)),
+    "meadow": ((150, 205, 80), (105, 170, 55)),
 }
 Light = Callable[[Colour], Colour]
 
@@ -130,6 +132,37 @@ def draw_ground(canvas: Canvas, scene: Scene, light: Light, horizon: float) -> N
         canvas.rectangle(0, horizon, 1, horizon + 0.05, light((195, 195, 195)))
         for i in range(4):
             canvas.rectangle(0.04 + i * 0.26, 0.94, 0.18 + i * 0.26, 0.975, light((240, 230, 120)))
+    elif scene.place == "desert":
+        _draw_desert(canvas, light, horizon, random.Random(f"{scene.seed} desert"))
+    elif scene.place == "meadow":
+        _draw_flowers(canvas, light, horizon, random.Random(f"{scene.seed} flowers"))
+
+
+def _draw_desert(canvas: Canvas, light: Light, horizon: float, rng: random.Random) -> None:
+    """Dunes on the horizon and two cacti before them."""
+    for i in range(2):
+        canvas.ellipse(rng.random(), horizon + 0.06, 0.4, 0.1, light(((225, 160, 84), (240, 186, 112))[i]))
+    green = light((60, 135, 75))
+    for i in range(2):
+        x, foot, size = 0.12 + 0.66 * i + 0.12 * rng.random(), horizon + 0.13, 0.85 + 0.3 * rng.random()
+        canvas.line((x, foot), (x, foot - 0.2 * size), 0.045 * size, green)
+        for side, low, high in ((-1, 0.08, 0.15), (1, 0.11, 0.18)):
+            arm = x + side * 0.065 * size
+            canvas.line((x, foot - low * size), (arm, foot - low * size), 0.03 * size, green)
+            canvas.line((arm, foot - low * size), (arm, foot - high * size), 0.03 * size, green)
+
+
+def _draw_flowers(canvas: Canvas, light: Light, horizon: float, rng: random.Random) -> None:
+    """Flowers in rows, larger the nearer they are."""
+    petals = ((250, 250, 250), (250, 120, 170), (255, 225, 70), (235, 70, 70))
+    for row in range(4):
+        near = (row + 0.6) / 4
+        y, size = horizon + (1 - horizon) * near, 0.012 + 0.014 * near
+        for i in range(6):
+            x, colour = (i + 0.5 * (row % 2) + 0.5 * rng.random()) / 6, light(rng.choice(petals))
+            for dx, dy in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+                canvas.ellipse(x + dx * size, y + dy * size, size * 0.8, size * 0.8, colour)
+            canvas.ellipse(x, y, size * 0.7, size * 0.7, light((250, 190, 40)))
 
 
 def _triangle(position: float) -> float:

@@ -3,9 +3,18 @@
 import random
 from collections.abc import Collection
 
-from stableflow.scenes.world import ATTRIBUTES, Scene, check_names
+from stableflow.scenes.world import LAYERS, Scene, attributes, check_names
 
-PLACES = {"grass": "on the grass", "beach": "on the beach", "snow": "in the snow", "street": "on the street"}
+PLACES = {
+    "grass": "on the grass",
+    "beach": "on the beach",
+    "snow": "in the snow",
+    "street": "on the street",
+    "desert": "in the desert",
+    "meadow": "in the meadow",
+}
+POSITIONS = {"left": "on the left", "right": "on the right"}
+SIZES = {"far": "far away", "near": "close up"}
 DROP = {
     "subject": 0.0,
     "colour": 0.35,
@@ -17,10 +26,13 @@ DROP = {
     "coat": 0.12,
     "sign": 0.12,
     "style": 0.1,
+    "position": 0.12,
+    "size": 0.12,
+    "second": 0.12,
 }
 """How often a training caption leaves each attribute out; seldom where saying nothing has a meaning of its own."""
 
-EVERYTHING = frozenset(ATTRIBUTES)
+EVERYTHING = frozenset(attributes(LAYERS[-1]))
 
 
 def caption(scene: Scene, keep: Collection[str] = EVERYTHING) -> str:
@@ -46,6 +58,10 @@ def caption(scene: Scene, keep: Collection[str] = EVERYTHING) -> str:
         words += [scene.pose]
     if "hat" in keep and scene.hat != "none":
         words += ["wearing a", scene.hat, "hat"]
+    if "size" in keep and scene.size != "usual":
+        words += [SIZES[scene.size]]
+    if "position" in keep and scene.position != "middle":
+        words += [POSITIONS[scene.position]]
     if "place" in keep:
         words += [PLACES[scene.place]]
     if "time" in keep:
@@ -54,17 +70,23 @@ def caption(scene: Scene, keep: Collection[str] = EVERYTHING) -> str:
         words += ["next to a", scene.companion]
     if "sign" in keep and scene.sign != "none":
         words += ["with a sign saying", scene.sign]
+    if "second" in keep and scene.second != "none":
+        words += ["and a small", scene.second]
     return " ".join(words)
 
 
-def random_keep(rng: random.Random) -> frozenset[str]:
+def random_keep(rng: random.Random, layers: int = 2) -> frozenset[str]:
     """Draw which attributes a training caption names."""
-    return frozenset(name for name in ATTRIBUTES if rng.random() >= DROP[name])
+    return frozenset(name for name in attributes(layers) if rng.random() >= DROP[name])
 
 
-def vocabulary() -> list[str]:
-    """Every word that a caption can hold, sorted."""
-    values = {value for name, values in ATTRIBUTES.items() for value in values if name != "place"}
-    glue = {"a", "of", "wearing", "hat", "at", "next", "to", "with", "sign", "saying"}
-    glue |= {word for phrase in PLACES.values() for word in phrase.split()}
-    return sorted(values - {"none", "plain", "flat"} | glue)
+def vocabulary(layers: int = 2) -> list[str]:
+    """Every word that a caption of a world of so many layers can hold, sorted."""
+    values = attributes(layers)
+    phrases = ["a of a wearing a hat at next to a with a sign saying"]
+    phrases += [PLACES[place] for place in values["place"]]
+    if layers == 3:
+        phrases += [*POSITIONS.values(), *SIZES.values(), "and a small", *values["second"]]
+    spelt = {"place", "position", "size", "second"}  # out in phrases
+    phrases += [value for name in values if name not in spelt for value in values[name]]
+    return sorted({word for phrase in phrases for word in phrase.split()} - {"none", "plain", "flat"})

@@ -1,5 +1,7 @@
 """The subject, its hat, and what stands beside it."""
 
+import dataclasses
+
 from stableflow.scenes.canvas import Canvas, Colour, Figure, Point, mix
 from stableflow.scenes.world import Scene
 
@@ -13,17 +15,31 @@ COLOURS: dict[str, Colour] = {
 }
 WHITE, DARK, ORANGE = (255.0, 255.0, 255.0), (25.0, 25.0, 28.0), (250.0, 160.0, 40.0)
 SHADOW = (70.0, 74.0, 70.0)
-FEET = 0.93  # height of the ground under the subject
+FEET, FAR_FEET, NEAR_FEET = 0.93, 0.8, 0.985  # height of the ground under the subject
 JUMP = 26  # units above the ground
+SECOND = 0.62  # scale of the second figure
+
+
+def subject_place(scene: Scene) -> tuple[float, float, float]:
+    """Return where the subject stands, x and the height of its feet, and its scale."""
+    larger = 1 - abs(2 * scene.scale - 1)  # the circle [0, 1) without a jump
+    if scene.size == "far":
+        away, feet, scale = (0.08, 0.25), FAR_FEET, 0.52 + 0.1 * larger
+    elif scene.size == "near":
+        away, feet, scale = (0.03, 0.0625), NEAR_FEET, 1.42 + 0.1 * larger
+    else:
+        away, feet, scale = (0.08, 0.1875), FEET, 1.0 + 0.3 * larger
+    side, distance = (scene.side, away[0]) if scene.position == "middle" else (scene.position, away[1])
+    return 0.5 + (-distance if side == "left" else distance), feet, scale
 
 
 def draw_subject(canvas: Canvas, scene: Scene) -> None:
     """Draw the animal with its shadow and hat."""
-    x = 0.42 if scene.side == "left" else 0.58
-    scale = 1.0 + 0.3 * (1 - abs(2 * scene.scale - 1))
-    canvas.ellipse(x, FEET, 0.18 * scale, 0.028, SHADOW)
+    x, feet, scale = subject_place(scene)
+    height = 0.028 if scene.size == "usual" else 0.024 * scale
+    canvas.ellipse(x, feet, 0.18 * scale, height, SHADOW)
     lift = JUMP * scale / 256 if scene.pose == "jumping" else 0.0
-    figure = Figure(canvas, x, FEET - lift, scale, facing=scene.facing)
+    figure = Figure(canvas, x, feet - lift, scale, facing=scene.facing)
     head = draw_bird(figure, scene) if scene.subject == "bird" else draw_quadruped(figure, scene)
     if scene.hat != "none":
         draw_hat(figure, head, COLOURS[scene.hat])
@@ -147,6 +163,19 @@ def draw_hat(figure: Figure, top: Point, colour: Colour) -> None:
     figure.polygon([(x - 24, y), (x - 21, y + 42), (x + 21, y + 42), (x + 24, y)], colour)
     figure.ellipse(x, y, 39, 8, mix(colour, (0, 0, 0), 0.2))
     figure.polygon([(x - 23, y + 7), (x - 22, y + 16), (x + 22, y + 16), (x + 23, y + 7)], WHITE)
+
+
+def draw_second(canvas: Canvas, scene: Scene) -> None:
+    """Draw the small second figure in front, where a companion stands, looking at the subject."""
+    if scene.second == "none":
+        return
+    colour, subject = scene.second.split()
+    x, facing = (0.83, "left") if scene.side == "left" else (0.17, "right")
+    canvas.ellipse(x, 0.92, 0.18 * SECOND, 0.017, SHADOW)
+    plain = {"pose": "standing", "coat": "plain", "hat": "none"}
+    alone = dataclasses.replace(scene, subject=subject, colour=colour, **plain)
+    figure = Figure(canvas, x, 0.92, SECOND, facing=facing)
+    (draw_bird if subject == "bird" else draw_quadruped)(figure, alone)
 
 
 def draw_companion(canvas: Canvas, scene: Scene) -> None:

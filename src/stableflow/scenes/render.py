@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stableflow.scenes.background import draw_background
 from stableflow.scenes.canvas import Canvas
-from stableflow.scenes.figures import draw_companion, draw_subject
+from stableflow.scenes.figures import draw_companion, draw_second, draw_subject
 from stableflow.scenes.sign import draw_sign
 from stableflow.scenes.styles import apply_style
 from stableflow.scenes.world import Scene
@@ -22,6 +22,7 @@ def render_pil(scene: Scene, size: int = 64) -> Image.Image:
     draw_background(canvas, scene)
     draw_companion(canvas, scene)
     draw_subject(canvas, scene)
+    draw_second(canvas, scene)
     draw_sign(canvas, scene)
     return apply_style(canvas.image, scene).resize((size, size), Image.Resampling.BOX)
 

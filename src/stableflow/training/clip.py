@@ -11,14 +11,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from stableflow.scenes import ATTRIBUTES, Scene, caption, edit, sample_split
+from stableflow.scenes import Scene, attributes, caption, edit
 from stableflow.training.classifier import degrade
-from stableflow.training.data import VALIDATION_SEED, SceneData
+from stableflow.training.data import SceneData
 from stableflow.training.export import export_encoder
 from stableflow.training.loop import draw_index, fit
 from stableflow.training.parallel import World
 from stableflow.training.start import adopt
-from stableflow.training.tokens import TEXT_TOKENS, make_tokenizer, tokenize, words
+from stableflow.training.tokens import LENGTHS, make_tokenizer, tokenize, words
 
 LARGEST_LOGIT_SCALE = 4.6052  # ln 100, as CLIP caps it
 
@@ -43,7 +43,7 @@ class ClipSettings:
     seed: int = 4
 
 
-def make_clip(settings: ClipSettings, size: int) -> Any:
+def make_clip(settings: ClipSettings, size: int, layers: int = 2) -> Any:
     shape = {
         "hidden_size": settings.width,
         "intermediate_size": 4 * settings.width,
@@ -52,8 +52,8 @@ def make_clip(settings: ClipSettings, size: int) -> Any:
         "projection_dim": settings.width,
     }
     text = {
-        "vocab_size": len(words()),
-        "max_position_embeddings": TEXT_TOKENS,
+        "vocab_size": len(words(layers)),
+        "max_position_embeddings": LENGTHS[layers],
         "pad_token_id": 0,
         "eos_token_id": 1,
         "bos_token_id": 2,
@@ -75,15 +75,15 @@ def train_clip(
     Args:
         start: A CLIP's folder to go on from.
     """
-    size = data.images.shape[1]
+    size, layers = data.images.shape[1], data.layers
     torch.manual_seed(settings.seed)
-    model = make_clip(settings, size)
+    model = make_clip(settings, size, layers)
     if start is not None:
-        adopt(model, start, tokenizer=start)
+        adopt(model, start, tokenizer=start, layers=layers)
     model = model.to(world.device).train()
-    scenes = [sample_split(seed, held=False) for seed in range(len(data.images))]
-    full = torch.tensor([tokenize(caption(scene)) for scene in scenes])
-    wrong = torch.tensor([tokenize(caption(_with_one_other_value(scene))) for scene in scenes])
+    scenes = data.scenes()
+    full = torch.tensor([tokenize(caption(scene), layers) for scene in scenes])
+    wrong = torch.tensor([tokenize(caption(_with_one_other_value(scene, layers)), layers) for scene in scenes])
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         with torch.no_grad():
@@ -108,16 +108,16 @@ def train_clip(
         folder=folder,
         world=world,
     )
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(layers)
     export_encoder(model.eval(), folder / "clip", size=size, processor="CLIPImageProcessor", tokenizer=tokenizer)
     return model.float()
 
 
-def _with_one_other_value(scene: Scene) -> Scene:
+def _with_one_other_value(scene: Scene, layers: int) -> Scene:
     """The scene with one captioned attribute changed: the caption that is hardest to tell from its own."""
     rng = random.Random(f"wrong {scene.seed}")
-    name = rng.choice(list(ATTRIBUTES))
-    return edit(scene, **{name: rng.choice([value for value in ATTRIBUTES[name] if value != getattr(scene, name)])})
+    name, values = rng.choice(list(attributes(layers).items()))
+    return edit(scene, **{name: rng.choice([value for value in values if value != getattr(scene, name)])})
 
 
 def contrastive_loss(logits: Float[Tensor, "pictures texts"], texts: Int[Tensor, "texts tokens"]) -> Tensor:
@@ -141,19 +141,21 @@ def contrastive_loss(logits: Float[Tensor, "pictures texts"], texts: Int[Tensor,
 @torch.no_grad()
 def zero_shot_accuracy(model: Any, data: SceneData) -> dict[str, float]:
     """Return how often the full caption with the right value beats those with the other values, on held-out renders."""
-    scenes = [sample_split(VALIDATION_SEED + i, held=True) for i in range(len(data.images))]
+    scenes = data.scenes(validation=True)
     images = data.pixels(torch.arange(len(scenes)))
     pictures = torch.cat([_image_features(model, part) for part in images.split(200)])
     return {
-        name: sum(_reads(model, picture, scene, name) for picture, scene in zip(pictures, scenes)) / len(scenes)
-        for name in ATTRIBUTES
+        name: sum(_reads(model, picture, scene, name, data.layers) for picture, scene in zip(pictures, scenes))
+        / len(scenes)
+        for name in attributes(data.layers)
     }
 
 
-def _reads(model: Any, picture: Tensor, scene: Scene, name: str) -> bool:
-    texts = [caption(edit(scene, **{name: value})) for value in ATTRIBUTES[name]]
-    features = F.normalize(model.text_projection(model.text_model(torch.tensor([*map(tokenize, texts)])).pooler_output))
-    return ATTRIBUTES[name][int((features @ picture).argmax())] == getattr(scene, name)
+def _reads(model: Any, picture: Tensor, scene: Scene, name: str, layers: int) -> bool:
+    values = attributes(layers)[name]
+    texts = torch.tensor([tokenize(caption(edit(scene, **{name: value})), layers) for value in values])
+    features = F.normalize(model.text_projection(model.text_model(texts).pooler_output))
+    return values[int((features @ picture).argmax())] == getattr(scene, name)
 
 
 def _image_features(model: Any, images: Tensor) -> Tensor:

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model
 
-from stableflow.scenes import sample_split
 from stableflow.scenes.world import CONTINUOUS
-from stableflow.training.classifier import HEADS, degrade, label_tensors
-from stableflow.training.data import VALIDATION_SEED, SceneData
+from stableflow.training.classifier import degrade, heads, label_tensors
+from stableflow.training.data import SceneData
 from stableflow.training.export import export_encoder
 from stableflow.training.loop import draw_index, fit
 from stableflow.training.parallel import World
@@ -40,7 +39,7 @@ class DinoSettings:
 class Reader(nn.Module):
     """An encoder with linear heads on its class token and on the mean of its patches."""
 
-    def __init__(self, settings: DinoSettings, size: int):
+    def __init__(self, settings: DinoSettings, size: int, layers: int = 2):
         super().__init__()
         self.encoder = Dinov2Model(
             Dinov2Config(
@@ -52,7 +51,7 @@ class Reader(nn.Module):
                 mlp_ratio=4,
             )
         )
-        outputs = sum(map(len, HEADS.values())) + 2 * len(CONTINUOUS)
+        outputs = sum(map(len, heads(layers).values())) + 2 * len(CONTINUOUS)
         self.class_head = nn.Linear(settings.width, outputs)
         self.patch_head = nn.Linear(settings.width, outputs)
 
@@ -71,11 +70,12 @@ def train_dino(
     """
     size = data.images.shape[1]
     torch.manual_seed(settings.seed)
-    model = Reader(settings, size)
+    model = Reader(settings, size, data.layers)
     if start is not None:
         adopt(model.encoder, start)
     model = model.to(world.device).train()
-    labels, circle = _targets(len(data.images), first=0, held=False)
+    labels, circle = _targets(data, validation=False)
+    sizes = [len(values) for values in heads(data.layers).values()]
 
     def loss_of(step: int, generator: torch.Generator) -> Tensor:
         index = draw_index(len(data.images), settings.batch, generator)
@@ -84,7 +84,7 @@ def train_dino(
             by_class, by_patches = model(images.to(world.device))
         chosen = {name: values[index].to(world.device) for name, values in labels.items()}
         points = circle[index].to(world.device)
-        return _loss(by_class.float(), chosen, points) + _loss(by_patches.float(), chosen, points)
+        return _loss(by_class.float(), chosen, points, sizes) + _loss(by_patches.float(), chosen, points, sizes)
 
     fit(
         "dinov2",
@@ -100,15 +100,15 @@ def train_dino(
     return model.float()
 
 
-def _targets(count: int, *, first: int, held: bool) -> tuple[dict[str, Tensor], Tensor]:
+def _targets(data: SceneData, *, validation: bool) -> tuple[dict[str, Tensor], Tensor]:
     """Return class labels, and the continuous properties as points on the circle they live on."""
-    scenes = [sample_split(first + i, held=held) for i in range(count)]
+    scenes = data.scenes(validation=validation)
     angles = 2 * math.pi * torch.tensor([[getattr(scene, name) for name in CONTINUOUS] for scene in scenes])
-    return label_tensors(scenes), torch.cat([angles.sin(), angles.cos()], dim=1)
+    return label_tensors(scenes, data.layers), torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _loss(output: Tensor, labels: dict[str, Tensor], circle: Tensor) -> Tensor:
-    parts = output.split([len(HEADS[name]) for name in labels] + [circle.shape[1]], dim=1)
+def _loss(output: Tensor, labels: dict[str, Tensor], circle: Tensor, sizes: list[int]) -> Tensor:
+    parts = output.split([*sizes, circle.shape[1]], dim=1)
     classes = torch.stack([F.cross_entropy(part, label) for part, label in zip(parts, labels.values())]).sum()
     return classes + F.mse_loss(parts[-1], circle.to(output))
 
@@ -116,8 +116,9 @@ def _loss(output: Tensor, labels: dict[str, Tensor], circle: Tensor) -> Tensor:
 @torch.no_grad()
 def probe_accuracy(model: Reader, data: SceneData) -> dict[str, float]:
     """Return how often the head on the class token reads each property of held-out renders right."""
-    labels, _ = _targets(len(data.images), first=VALIDATION_SEED, held=True)
+    labels, _ = _targets(data, validation=True)
     images = data.pixels(torch.arange(len(data.images)))
     outputs = torch.cat([model.eval()(part)[0] for part in images.split(200)])
-    parts = outputs.split([len(HEADS[name]) for name in labels] + [2 * len(CONTINUOUS)], dim=1)
+    sizes = [len(values) for values in heads(data.layers).values()]
+    parts = outputs.split([*sizes, 2 * len(CONTINUOUS)], dim=1)
     return {name: (part.argmax(1) == labels[name]).float().mean().item() for name, part in zip(labels, parts)}

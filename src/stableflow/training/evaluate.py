@@ -9,13 +9,13 @@ from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.base import FlowModel
-from stableflow.scenes import ATTRIBUTES, Scene, caption, sample_split
+from stableflow.scenes import LAYERS, Scene, attributes, caption, sample_split
 from stableflow.training.data import VALIDATION_SEED
 
 
-def held_out_scenes(count: int) -> list[Scene]:
+def held_out_scenes(count: int, layers: int = 2) -> list[Scene]:
     """Return scenes of combinations that were never trained on."""
-    return [sample_split(VALIDATION_SEED + i, held=True) for i in range(count)]
+    return [sample_split(VALIDATION_SEED + i, held=True, layers=layers) for i in range(count)]
 
 
 def draw_captions(
@@ -76,5 +76,6 @@ def caption_accuracy(
     readings = [reading for part in images.split(100) for reading in classifier.read(part)]
     return {
         name: sum(reading[name] == getattr(scene, name) for reading, scene in zip(readings, scenes)) / len(scenes)
-        for name in ATTRIBUTES
+        for name in attributes(LAYERS[-1])
+        if name in classifier.values
     }

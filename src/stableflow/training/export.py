@@ -13,17 +13,20 @@ from stableflow.training.network import Network
 from stableflow.training.tokens import make_tokenizer
 
 
-def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path) -> FluxPipeline:
+def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path, *, shift: float = 1.0) -> FluxPipeline:
     """Write transformer, text encoders, tokenizers, autoencoder and scheduler in diffusers' layout.
 
     Transformer and autoencoder are stored in bfloat16, which diffusers loads as float32 unless told otherwise;
     transformers keeps the stored type, so the small text encoders stay in float32.
-    The scheduler has shift 1 and no dynamic shifting, as the times of training were drawn.
+    The scheduler has no dynamic shifting.
+
+    Args:
+        shift: Of the scheduler's times: the one that the times of training were drawn with.
     """
     network.use_attention(FluxAttnProcessor)
-    tokenizer: Any = make_tokenizer()
+    tokenizer: Any = make_tokenizer(network.scene_layers)
     pipeline = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0, use_dynamic_shifting=False),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift, use_dynamic_shifting=False),
         vae=autoencoder,
         text_encoder=network.text_encoder,
         tokenizer=tokenizer,

@@ -42,14 +42,17 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer, parameters: Sequence
     optimiser.step()
 
 
-def load_checked(path: Path, device: torch.device | str = "cpu") -> Any:
+def load_checked(path: Path, device: torch.device | str = "cpu", *, mmap: bool = False) -> Any:
     """Return what `torch.save` wrote; tensors and plain values only, never code.
+
+    Args:
+        mmap: Leave the tensors on the disk, from which processes read them in common.
 
     Raises:
         LoadError: The file is damaged.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise LoadError(f"{path} is damaged ({_line(error)}). Delete it; the stage then makes it again.") from error
 
@@ -65,23 +68,46 @@ class Checkpoint:
         path: Without the suffix for the process.
         state: Returns everything to keep.
         restore: Takes it back.
+        regroup: Makes this process's state of those of all processes of a run with another number of them; without it,
+            such a run's checkpoint is passed over.
     """
 
-    def __init__(self, path: Path, world: World, state: Callable[[], Any], restore: Callable[[Any], Any]):
-        self._path = path.with_suffix(f".rank{world.rank}of{world.size}.pt")
-        self._world, self._state, self._restore = world, state, restore
+    def __init__(
+        self,
+        path: Path,
+        world: World,
+        state: Callable[[], Any],
+        restore: Callable[[Any], Any],
+        regroup: Callable[[list[Any]], Any] | None = None,
+    ):
+        self._stem, self._path = path, path.with_suffix(f".rank{world.rank}of{world.size}.pt")
+        self._world, self._state, self._restore, self._regroup = world, state, restore, regroup
 
     def resume(self) -> int:
         """Return the number of finished steps, after restoring them."""
-        if not self._path.exists():
+        if self._path.exists():
+            return self._take([self._path], lambda states: states[0])
+        firsts = sorted(self._stem.parent.glob(f"{self._stem.name}.rank0of*.pt"))
+        if self._regroup is None or not firsts:
             return 0
-        kept = load_checked(self._path, self._world.device)
+        size = int(firsts[0].stem.rsplit("of", 1)[1])
+        paths = [self._stem.with_suffix(f".rank{rank}of{size}.pt") for rank in range(size)]
+        for path in paths:
+            if not path.exists():
+                raise LoadError(
+                    f"{path} is missing: the run with {size} processes did not leave all its checkpoints. Put it back, "
+                    f"or delete {firsts[0]} to start the stage again."
+                )
+        return self._take(paths, self._regroup)
+
+    def _take(self, paths: Sequence[Path], whole: Callable[[list[Any]], Any]) -> int:
+        parts = [load_checked(path, self._world.device) for path in paths]
         try:
-            self._restore(kept["state"])
-            return int(kept["step"])
+            self._restore(whole([part["state"] for part in parts]))
+            return int(parts[0]["step"])
         except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             raise LoadError(
-                f"{self._path} holds no checkpoint of this stage and recipe ({_line(error)}). Delete it to "
+                f"{paths[0]} holds no checkpoint of this stage and recipe ({_line(error)}). Delete it to "
                 "start the stage again, or choose another folder."
             ) from error
 
@@ -89,6 +115,16 @@ class Checkpoint:
         with replacing(self._path) as temporary:
             torch.save({"step": step, "state": self._state()}, temporary)
             wait_for_all(self._world)
+        if self._regroup is not None:
+            self._remove_former()
+
+    def _remove_former(self) -> None:
+        """Delete the checkpoints of the run with another number of processes that this one goes on from."""
+        wait_for_all(self._world)  # until all processes have their own
+        if self._world.leads:
+            for former in self._stem.parent.glob(f"{self._stem.name}.rank*of*.pt"):
+                if not former.stem.endswith(f"of{self._world.size}"):
+                    former.unlink()
 
 
 def fit(

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 GUIDANCE = 3.5
 
 
-def measure(folder: Path, *, captions: int) -> None:
+def measure(folder: Path, *, captions: int, layers: int = 2) -> None:
     """Write caption accuracy and a contact sheet of 48 captions, none selected.
 
     The distilled model at a guidance input is set beside its teacher with true classifier-free guidance of that scale,
@@ -24,7 +24,7 @@ def measure(folder: Path, *, captions: int) -> None:
     """
     model, teacher = load(folder / "pipeline"), load(folder / "teacher")
     classifier = AttributeClassifier.load(folder / "classifier")
-    scenes = held_out_scenes(captions)
+    scenes = held_out_scenes(captions, layers)
     figures = {
         "checkpoint": model.checkpoint_hash(),
         "captions": captions,
@@ -36,10 +36,10 @@ def measure(folder: Path, *, captions: int) -> None:
     }
     write_text_atomic(folder / "measured.json", json.dumps(figures, indent=1) + "\n")
     log.info("%s", json.dumps(figures, indent=1))
-    _contact_sheet(model, folder / "contact_sheet.png")
+    _contact_sheet(model, folder / "contact_sheet.png", layers)
 
 
-def _contact_sheet(model: FlowModel, path: Path) -> None:
-    captions = [caption(scene) for scene in held_out_scenes(48)]
+def _contact_sheet(model: FlowModel, path: Path, layers: int) -> None:
+    captions = [caption(scene) for scene in held_out_scenes(48, layers)]
     images = draw_captions(model, captions, num_steps=15, guidance_scale=GUIDANCE, seed=1)
     save_png(path, comparison_grid([to_pil(image) for image in images], captions, columns=8, min_side=128))

@@ -12,14 +12,18 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from stableflow.training.tokens import TEXT_TOKENS, words
+from stableflow.training.tokens import LENGTHS, words
 
 PATCH = 2
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Sizes of the network; `axes` are the RoPE channels of one head for (constant, row, column)."""
+    """Sizes of the network; `axes` are the RoPE channels of one head for (constant, row, column).
+
+    Args:
+        scene_layers: Of the world whose captions it reads, which decide its words and the length of its text.
+    """
 
     latent_channels: int = 8
     double_layers: int = 4
@@ -28,6 +32,7 @@ class NetworkSettings:
     axes: tuple[int, int, int] = (8, 16, 16)
     text_width: int = 128
     text_layers: int = 2
+    scene_layers: int = 2
 
 
 class Network(nn.Module):
@@ -35,6 +40,7 @@ class Network(nn.Module):
 
     def __init__(self, settings: NetworkSettings):
         super().__init__()
+        self.scene_layers = settings.scene_layers
         head = sum(settings.axes)
         self.transformer = FluxTransformer2DModel(
             in_channels=settings.latent_channels * PATCH**2,
@@ -97,7 +103,7 @@ def _image_ids(side: int) -> Tensor:
 
 def _t5_config(settings: NetworkSettings) -> T5Config:
     return T5Config(
-        vocab_size=len(words()),
+        vocab_size=len(words(settings.scene_layers)),
         d_model=settings.text_width,
         d_kv=32,
         d_ff=2 * settings.text_width,
@@ -112,12 +118,12 @@ def _t5_config(settings: NetworkSettings) -> T5Config:
 
 def _clip_config(settings: NetworkSettings) -> CLIPTextConfig:
     return CLIPTextConfig(
-        vocab_size=len(words()),
+        vocab_size=len(words(settings.scene_layers)),
         hidden_size=settings.text_width,
         intermediate_size=2 * settings.text_width,
         num_hidden_layers=settings.text_layers,
         num_attention_heads=4,
-        max_position_embeddings=TEXT_TOKENS,
+        max_position_embeddings=LENGTHS[settings.scene_layers],
         projection_dim=settings.text_width,
         pad_token_id=0,
         eos_token_id=1,  # 2 would switch on a legacy pooling

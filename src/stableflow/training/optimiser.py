@@ -50,6 +50,13 @@ class Optimisers:
     def state_dict(self) -> list[dict[str, Any]]:
         return [self._muon.state_dict(), self._adam.state_dict()]
 
+    def regroup(self, parts: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Return this process's state from those of all processes of a run with another number of them."""
+        mine = range(self._world.rank, len(self._matrices), self._world.size)
+        momenta = {place: parts[i % len(parts)][0]["state"][i // len(parts)] for place, i in enumerate(mine)}
+        groups = [{**parts[0][0]["param_groups"][0], "params": list(range(len(mine)))}]
+        return [{"state": momenta, "param_groups": groups}, parts[0][1]]
+
     def load(self, states: list[dict[str, Any]]) -> None:
         self._muon.load_state_dict(states[0])
         self._adam.load_state_dict(states[1])

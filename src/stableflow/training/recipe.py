@@ -1,4 +1,4 @@
-"""The recipe: its stages in order, with the sizes of the bundled model."""
+"""The recipes: their stages in order, with the sizes of each bundled model."""
 
 import dataclasses
 import logging
@@ -10,9 +10,12 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 
+from stableflow.checks import check_count
 from stableflow.errors import LoadError, unknown_name
 from stableflow.files import check_writable, only_process
 from stableflow.models.devices import choose_device
+from stableflow.reading import read_json
+from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
 from stableflow.training.clip import ClipSettings, train_clip, zero_shot_accuracy
@@ -29,7 +32,7 @@ from stableflow.training.flow import (
     train_flow,
 )
 from stableflow.training.measure import measure
-from stableflow.training.network import Network
+from stableflow.training.network import Network, NetworkSettings
 from stableflow.training.parallel import World, join_world, wait_for_all
 
 log = logging.getLogger(__name__)
@@ -41,10 +44,12 @@ class Recipe:
 
     Args:
         start: A bundle's folder (tiny, clip, dinov2) whose weights training goes on from; none: from nothing.
+        layers: Of the world that is drawn.
     """
 
     start: Path | None = None
     size: int = 64
+    layers: int = 2
     scenes: int = 80_000
     validation_scenes: int = 1_000
     measured_captions: int = 512
@@ -56,16 +61,50 @@ class Recipe:
     dino: DinoSettings = DinoSettings()
 
 
-RECIPE = Recipe()
+BUNDLE = Path(__file__).parents[1] / "bundled"
+RECIPES = {
+    "tiny": Recipe(),
+    "small": Recipe(
+        start=BUNDLE,
+        size=128,
+        layers=3,
+        scenes=40_000,
+        autoencoder=AutoencoderSettings(num_steps=0),  # as it is, it holds the larger pictures better than its own
+        flow=FlowSettings(
+            network=NetworkSettings(scene_layers=3),
+            num_steps=8_000,
+            batch=24,
+            peak=1e-3,
+            decay_from=0.6,
+            shift=2.0,
+            checkpoint_every=100,
+        ),
+        classifier=ClassifierSettings(size=128, channels=(24, 48, 64, 96, 128), num_steps=1500, batch=64),
+    ),
+}
+"""By the bundled model's name. `small` has the world's third layer, drawn at twice the size, and starts from `tiny`."""
 
 
 def _data(folder: Path, recipe: Recipe, *, validation: bool = False) -> SceneData:
     count = recipe.validation_scenes if validation else recipe.scenes
-    return scene_data(folder / "data", count=count, size=recipe.size, validation=validation)
+    return scene_data(folder / "data", count=count, size=recipe.size, layers=recipe.layers, validation=validation)
 
 
 def _earlier(recipe: Recipe, part: str) -> Path | None:
     return recipe.start / part if recipe.start is not None else None
+
+
+def _earlier_encoder(recipe: Recipe, part: str) -> Path | None:
+    """None too for an encoder of pictures of another size, whose patches have other positions."""
+    folder = _earlier(recipe, part)
+    if folder is None:
+        return None
+    path = folder / "preprocessor_config.json"
+    try:
+        seen = read_json(path)["crop_size"]["height"]
+    except (KeyError, TypeError) as error:
+        raise LoadError(f"{path} does not say how large the encoder's pictures are: no crop_size.height.") from error
+    return folder if seen == recipe.size else None
 
 
 def draw(folder: Path, recipe: Recipe, world: World) -> None:
@@ -97,10 +136,7 @@ def decoder(folder: Path, recipe: Recipe, world: World) -> None:
 def _flow_data(folder: Path, recipe: Recipe, world: World) -> FlowData:
     data, model = _data(folder, recipe), AutoencoderKL.from_pretrained(folder / "vae")
     path = folder / "data" / "latents.pt"
-    if world.leads:
-        encode_all(model.eval(), data, path, world.device)
-    wait_for_all(world)
-    return FlowData(encode_all(model, data, path, world.device), data.tokens)
+    return FlowData(encode_all(model.eval(), data, path, world), data.tokens, data.layers)
 
 
 def flow(folder: Path, recipe: Recipe, world: World) -> None:
@@ -110,9 +146,16 @@ def flow(folder: Path, recipe: Recipe, world: World) -> None:
 
 def distil(folder: Path, recipe: Recipe, world: World) -> None:
     """Distil classifier-free guidance."""
-    data = _flow_data(folder, recipe, world)
-    teacher = train_flow(folder, data, recipe.flow, world)  # finished: only reads its last checkpoint
-    distil_guidance(folder, teacher, data, recipe.flow, world)
+    teacher = _averaged(folder, "flow", recipe, world)
+    teacher.use_attention(PlainAttention)
+    distil_guidance(folder, teacher, _flow_data(folder, recipe, world), recipe.flow, world)
+
+
+def _averaged(folder: Path, stage: str, recipe: Recipe, world: World) -> Network:
+    """The network of a stage's last checkpoint, however many steps it has had."""
+    network = Network(recipe.flow.network).to(world.device)
+    network.load_state_dict(averaged_weights(folder, stage, world))
+    return network.eval()
 
 
 def classifier(folder: Path, recipe: Recipe, world: World) -> None:
@@ -123,27 +166,27 @@ def classifier(folder: Path, recipe: Recipe, world: World) -> None:
 
 def clip(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the CLIP and measure it on held-out renders."""
-    model = train_clip(folder, _data(folder, recipe), recipe.clip, world, start=_earlier(recipe, "clip"))
+    model = train_clip(folder, _data(folder, recipe), recipe.clip, world, start=_earlier_encoder(recipe, "clip"))
     log.info("clip, zero shot: %s", zero_shot_accuracy(model, _data(folder, recipe, validation=True)))
 
 
 def dinov2(folder: Path, recipe: Recipe, world: World) -> None:
     """Train the DINOv2-shaped encoder and measure its heads on held-out renders."""
-    model = train_dino(folder, _data(folder, recipe), recipe.dino, world, start=_earlier(recipe, "dinov2"))
+    model = train_dino(folder, _data(folder, recipe), recipe.dino, world, start=_earlier_encoder(recipe, "dinov2"))
     log.info("dinov2, heads: %s", probe_accuracy(model, _data(folder, recipe, validation=True)))
 
 
 def export(folder: Path, recipe: Recipe, world: World) -> None:
     """Write the distilled network, and its teacher, as pipeline folders."""
     for stage, name in (("distil", "pipeline"), ("flow", "teacher")):
-        network = Network(recipe.flow.network)
-        network.load_state_dict(averaged_weights(folder, stage, world))
-        export_pipeline(network.eval(), AutoencoderKL.from_pretrained(folder / "vae-final"), folder / name)
+        network = _averaged(folder, stage, recipe, world)
+        autoencoder = AutoencoderKL.from_pretrained(folder / "vae-final")
+        export_pipeline(network, autoencoder, folder / name, shift=recipe.flow.shift)
 
 
 def measure_all(folder: Path, recipe: Recipe, world: World) -> None:
     """Measure the exported model."""
-    measure(folder, captions=recipe.measured_captions)
+    measure(folder, captions=recipe.measured_captions, layers=recipe.layers)
 
 
 Stage = Callable[[Path, Recipe, World], None]
@@ -162,11 +205,30 @@ STAGES: dict[str, Stage] = {
 
 
 def run_stage(
-    stage: str, *, folder: Path, device: str = "cpu", start: Path | None = None, recipe: Recipe = RECIPE
+    stage: str,
+    *,
+    model: str = "tiny",
+    folder: Path | None = None,
+    device: str = "cpu",
+    start: Path | None = None,
+    flow_steps: int | None = None,
 ) -> None:
-    """Run or resume one stage; everything it makes is under `folder`, and so is all it needs but the bundle `start`."""
+    """Run or resume one stage of a bundled model's recipe.
+
+    Args:
+        folder: Of everything the stage makes, and of all it needs but the bundle `start`; runs/<model> when None.
+        start: A bundle to go on from, in place of the recipe's.
+        flow_steps: Of the stage `flow`, in place of the recipe's. A run that is resumed may be given more, as long as
+            its learning rate has not begun to fall.
+    """
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
+    if model not in RECIPES:
+        raise unknown_name("recipe", model, RECIPES)
+    recipe, folder = RECIPES[model], folder or Path("runs") / model
+    if flow_steps is not None:
+        check_count("flow_steps (--steps)", flow_steps)
+        recipe = dataclasses.replace(recipe, flow=dataclasses.replace(recipe.flow, num_steps=flow_steps))
     if start is not None:
         missing = [name for name in ("tiny", "clip", "dinov2") if not (start / name).is_dir()]
         if missing:

@@ -11,7 +11,7 @@ from stableflow.training.tokens import words
 
 
 @torch.no_grad()
-def adopt(model: Any, folder: Path, *, tokenizer: Path | None = None) -> None:
+def adopt(model: Any, folder: Path, *, tokenizer: Path | None = None, layers: int = 2) -> None:
     """Copy the weights in a component's folder into a model of its class, of diffusers or transformers.
 
     Embeddings of words are matched by word and those of positions by position; what the earlier world did not have
@@ -20,6 +20,7 @@ def adopt(model: Any, folder: Path, *, tokenizer: Path | None = None) -> None:
     Args:
         folder: Of one component, as `save_pretrained` wrote it.
         tokenizer: Folder of the tokenizer that the weights were trained with, for models that read words.
+        layers: Of the world whose words the model reads.
 
     Raises:
         LoadError: The weights belong to a model of another shape.
@@ -31,7 +32,7 @@ def adopt(model: Any, folder: Path, *, tokenizer: Path | None = None) -> None:
             raise LoadError(f"{folder} holds no weights called {name}; it belongs to another kind of model.")
         weights = earlier[name].to(parameter)
         if name.endswith(("shared.weight", "embed_tokens.weight", "token_embedding.weight")):
-            rows = [(i, known[word]) for i, word in enumerate(words()) if word in known]
+            rows = [(i, known[word]) for i, word in enumerate(words(layers)) if word in known]
             now, before = map(list, zip(*rows))
             parameter[now] = weights[before]
         elif name.endswith("position_embedding.weight") and len(weights) <= len(parameter):

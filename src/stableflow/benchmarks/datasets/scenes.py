@@ -20,19 +20,23 @@ CATEGORIES: Mapping[str, str] = {
     "style": "style",
     "sign": "text",
     "coat": "coat pattern",
+    "position": "move",
+    "size": "resize",
+    "second": "second figure",
 }
 """By the kind of edit."""
 
 
-def load_scenes(count: int, *, real: bool, size: int = 64) -> tuple[list[Case], dict[str, SceneEdit]]:
+def load_scenes(count: int, *, real: bool, size: int = 64, layers: int = 2) -> tuple[list[Case], dict[str, SceneEdit]]:
     """Return cases, each kind of edit in turn, and the scenes behind them by case id.
 
     Args:
         real: The source is the scene's render, with the exact target and the exactly changed region; else it is drawn
             by the model from the caption, and only words and properties are known.
         size: Of the renders, in pixels.
+        layers: Of the world: 2, or 3 for moves, resizes and second figures as well.
     """
-    edits = {f"scene-{i:04d}": edit for i, edit in enumerate(scene_edits(count))}
+    edits = {f"scene-{i:04d}": edit for i, edit in enumerate(scene_edits(count, layers))}
     return [_case(name, edit, real=real, size=size) for name, edit in edits.items()], edits
 
 

@@ -212,7 +212,7 @@ def refused(answer, message, tmp_path):
         (["--steps", "-3"], "steps: Input should be greater than or equal to 1 (got -3)"),
         (["--steps", "0"], "steps: Input should be greater than or equal to 1 (got 0)"),
         (["--guidance", "nan"], "guidance: Input should be a finite number"),
-        (["--edit-guidance", "nan"], "edit_guidance."),
+        (["--edit-guidance", "nan"], "Input should be a finite number"),
         (["--model", "nothing"], "Unknown model 'nothing'"),
         (["--model", "."], "holds no model"),
         (["--model", "./gone"], "no such file or folder"),

@@ -179,7 +179,7 @@ SETTINGS = [(name, field) for name in sorted(EDITORS) for field in EDITORS[name]
 def test_settings_of_editors(model, name, field):
     """By the fields' own annotations, so that every editor that is ever registered is held to it."""
     kind = EDITORS[name]
-    needed = {"layers": [0, 3]} if name == "stable-flow" and field != "layers" else {}
+    needed = {"layers": [0, 3]} if "layers" in kind.setting_names() and field != "layers" else {}
     hint = typing.get_type_hints(kind)[field]
     values = [*bad_values(hint), *OUT_OF_RANGE.get((name, field), [])]
     if field not in FREE_TEXT and _is_name(hint):
@@ -197,7 +197,7 @@ def _is_name(hint):
 @pytest.mark.parametrize("name", EDITORS)
 def test_models_of_editors_and_settings_they_have_not(model, source, name):
     cases = [*over(EDITORS[name], "model", [*ODD, None, "tiny", 7, model.pipeline], "model")]
-    kept = {"layers": [0, 3]} if name == "stable-flow" else {}
+    kept = {"layers": [0, 3]} if "layers" in EDITORS[name].setting_names() else {}
     made = EDITORS[name](model, **kept)
     cases += [
         (key, lambda key=key: made.edit(source, EDITED, **{key: 1}), (key,)) for key in ("x", "no_steps", "Strength")

@@ -13,7 +13,7 @@ from stableflow.models.hub import without_hub
 
 QUIET = """
 import stableflow as sf
-sf.load("tiny", device="cpu")
+sf.load, sf.StableFlow
 """
 
 

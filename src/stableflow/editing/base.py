@@ -193,8 +193,7 @@ class Editor(ABC):
             NumericsError: A step produced NaN or infinity.
         """
         editor = self.having(**settings)
-        check_flag("exact", exact)
-        check_callback(callback)
+        check_flag("exact", exact), check_callback(callback)
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:
@@ -226,7 +225,6 @@ class Editor(ABC):
         return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
 
     # What a method may say of itself; all but `step` have defaults.
-
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.checks import check_count, check_steps
+from stableflow.checks import LONGEST_SIDE, check_count, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
@@ -54,6 +54,7 @@ class PixelMan(Editor):
             raise InputError(f"by takes two whole numbers of pixels, to the right and down, got {self.by!r}.")
         for side in self.by:
             check_count("by", side, -65_536, 65_536)
+        check_count("seam", self.seam, 0, LONGEST_SIDE)
 
     def acting(self, run: Run, region: Region | None) -> Region | None:
         if not any(self.by):

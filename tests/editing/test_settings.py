@@ -109,7 +109,8 @@ def test_every_argument_of_a_source_is_in_its_fingerprint(model):
 ORDERED = {
     "prompt": "a red cat", "seed": 2, "steps": 4, "guidance": 1.2, "height": 20, "width": 20, "solver": "midpoint",
     "to": ["a red cat"], "editor": "reprompt", "set": {"weight": 0.3}, "region": "box:0,0,8,16", "strength": 0.4,
-    "edit_guidance": 1.3, "guidance_each": [2.5], "layers": [1], "weight": 0.6, "window": (0.4, 1.0), "keep": "share", "preset": "fast",
+    "edit_guidance": 1.3, "guidance_each": [2.5],
+    "layers": [1], "weight": 0.6, "window": (0.4, 1.0), "keep": "share", "preset": "fast",
 }  # fmt: skip
 REAL_ONLY = {"together": True, "inversion": "paper", "nudge": 1.3, "exact": False, "image": None}
 GUARDS = {"version", "image_digest", "expected", "negative"}  # what differs is refused

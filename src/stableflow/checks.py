@@ -191,7 +191,7 @@ def _as_hinted(name: str, value: Any, hint: Any) -> Any:
     kinds = [kind for kind in kinds if kind is not types.NoneType]
     if len(kinds) == 2 and isinstance(value, (list, tuple)):  # one number, or one an edit
         kinds = [kind for kind in kinds if typing.get_origin(kind) is Sequence and float in kinds] or kinds
-    elif len(kinds) == 2 and float in kinds and Sequence in map(typing.get_origin, kinds):
+    elif len(kinds) == 2 and float in kinds and any(typing.get_origin(kind) is Sequence for kind in kinds):
         kinds = [float]
     return _as_kind(name, value, kinds[0]) if len(kinds) == 1 else value
 

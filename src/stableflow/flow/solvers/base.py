@@ -54,7 +54,7 @@ def make_solver(solver: str | Mapping[str, Any] | Solver) -> Solver:
             return SOLVERS[name](**settings)
         except (TypeError, InputError) as error:
             raise InputError(f"solver {name!r} does not take {short(settings)}: {error}") from error
-    if isinstance(solver, type) or not isinstance(solver, Solver):
+    if isinstance(solver, type) or not isinstance(solver, Solver):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InputError(
             f"solver must be a name ({', '.join(SOLVERS)}), its description or a solver such as Euler(), got "
             f"{short(solver)}."

@@ -173,7 +173,8 @@ def attention(
     model = _checked_model(editor.model)
     points = [(_pixel("x", x), _pixel("y", y)) for x, y in check_points("points", points)]
     t_window, inject_window = as_window(t_window), as_window(inject_window, "inject_window")
-    check_flag("per_step", per_step), check_flag("per_head", per_head)
+    for name, flag in (("per_step", per_step), ("per_head", per_head)):
+        check_flag(name, flag)
     if inject_layers is not None:
         resolve_layers(model, inject_layers, "inject_layers")
     layers = range(len(model.layers)) if layers is None else resolve_layers(model, layers)

@@ -192,8 +192,8 @@ class Editor(ABC):
             InputError: A setting is out of range, or the region does not fit.
             NumericsError: A step produced NaN or infinity.
         """
-        editor = self.having(**settings)
-        check_flag("exact", exact), check_callback(callback)
+        editor, exact = self.having(**settings), check_flag("exact", exact)
+        check_callback(callback)
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:

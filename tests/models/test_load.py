@@ -169,7 +169,7 @@ def test_offline_says_so(monkeypatch, tmp_path):
 def test_choices_that_make_no_sense(folder):
     with pytest.raises(InputError, match="this run is on the CPU"):
         sf.load(folder, device="cpu", offload="model")
-    with pytest.raises(InputError, match=r"max_sequence_length must lie in 1\.\.512"):
+    with pytest.raises(InputError, match=r"max_sequence_length must lie in \[1, "):
         sf.load(folder, max_sequence_length=0)
 
 

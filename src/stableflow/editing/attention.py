@@ -166,35 +166,33 @@ def attention(
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, figure 6.
     """
-    if not isinstance(editor, StableFlow):
-        raise InputError(f"editor must be a StableFlow, got {short(editor)}.")
-    if not isinstance(source, Source):
-        raise InputError(f"source must come from generate, invert or Source.load, got {short(source)}.")
+    _check_asked(editor, source, per_step=per_step, per_head=per_head)
     model = _checked_model(editor.model)
     points = [(_pixel("x", x), _pixel("y", y)) for x, y in check_points("points", points)]
     t_window, inject_window = as_window(t_window), as_window(inject_window, "inject_window")
-    for name, flag in (("per_step", per_step), ("per_head", per_head)):
-        check_flag(name, flag)
-    if inject_layers is not None:
-        resolve_layers(model, inject_layers, "inject_layers")
+    injected = editor.layers if inject_layers is None else resolve_layers(model, inject_layers, "inject_layers")
     layers = range(len(model.layers)) if layers is None else resolve_layers(model, layers)
     if not layers:
         raise InputError("layers is empty: attention is captured in at least one layer.")
     kept = AttentionMean(per_step=per_step, per_head=per_head), AttentionMean(per_step=per_step, per_head=per_head)
     size = source.fingerprint.height, source.fingerprint.width
     watch_source, watch_edits = (CaptureAttention(layers, points, size, keep, t_window) for keep in kept)
-    injecting = editor.having(
-        guidance_scale=guidance_scale,
-        layers=editor.layers if inject_layers is None else inject_layers,
-        t_window=inject_window,
-        weight=weight,
-    )
+    injecting = editor.having(guidance_scale=guidance_scale, layers=injected, t_window=inject_window, weight=weight)
     with model.attach(watch_edits):
         result = injecting.edit(source, prompts, callback=callback)
     with model.attach(watch_source):
         _replay(model, result.source)
     watching = {"layers": list(layers), "t_window": list(t_window), "points": [list(point) for point in points]}
     return _attention_of(model, points, kept, result, watching)
+
+
+def _check_asked(editor: Any, source: Any, **flags: Any) -> None:
+    if not isinstance(editor, StableFlow):
+        raise InputError(f"editor must be a StableFlow, got {short(editor)}.")
+    if not isinstance(source, Source):
+        raise InputError(f"source must come from generate, invert or Source.load, got {short(source)}.")
+    for name, flag in flags.items():
+        check_flag(name, flag)
 
 
 def _pixel(name: str, number: float) -> int:

@@ -62,10 +62,8 @@ def load(
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
-        quantise: Keep the transformer's weights in "int8" or "fp8", by torchao; needs the extra `quantise`. GGUF files
-            are quantised already.
-        attention_backend: A kernel by diffusers' name, such as "native", "_flash_3_hub" or "sage"; diffusers makes it
-            the process's default as well.
+        quantise: Keep the transformer's weights in "int8" or "fp8", by torchao (extra `quantise`); GGUF files are.
+        attention_backend: A kernel by diffusers' name, such as "native" or "sage"; it becomes the process's default.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
             compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
 
@@ -90,9 +88,7 @@ def load(
         pipeline = _from_folder(location, revision, dtype, offline, quantiser)
     if update is not None:
         apply_lora(pipeline, update)
-    _place(pipeline, device, offload)
-    if attention_backend is not None:
-        choose_attention(pipeline.transformer, attention_backend)
+    _place(pipeline, device, offload, attention_backend)
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
     model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
     if compile:
@@ -206,7 +202,7 @@ def _check_offload(offload: str, device: str) -> None:
         raise InputError(f"offload={offload!r} moves weights between CPU and accelerator; this run is on the CPU.")
 
 
-def _place(pipeline: Any, device: str, offload: str) -> None:
+def _place(pipeline: Any, device: str, offload: str, attention_backend: str | None) -> None:
     if offload == "none":
         pipeline.to(device)
     elif offload == "model":
@@ -215,3 +211,5 @@ def _place(pipeline: Any, device: str, offload: str) -> None:
         pipeline.enable_group_offload(
             onload_device=torch.device(device), offload_type="block_level", num_blocks_per_group=1
         )
+    if attention_backend is not None:
+        choose_attention(pipeline.transformer, attention_backend)

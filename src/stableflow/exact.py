@@ -12,9 +12,10 @@ from jaxtyping import Float, UInt
 from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
+from stableflow.decoding import open_picture
 from stableflow.errors import ImageError, InputError
 from stableflow.files import replacing
-from stableflow.images import open_image, png_text, resize_pixels, save_png, to_pil
+from stableflow.images import png_text, resize_pixels, save_png, to_pil
 from stableflow.region import Region
 from stableflow.sixteen_bit import has_sixteen_bit_colours, read_sixteen_bit, write_sixteen_bit_png
 
@@ -79,7 +80,7 @@ def read_file_picture(image: str | Path | Image.Image) -> FilePicture:
         return _from_pil(image, "the picture")
     path = Path(image).expanduser()
     try:
-        with open_image(path) as opened:
+        with open_picture(path) as opened:
             if not has_sixteen_bit_colours(opened):
                 return _from_pil(opened, str(path))
             profile, key = _profile(opened, str(path)), opened.info.get("transparency")

@@ -1,11 +1,8 @@
 """The one way pictures come in and go out. Images are float in [0, 1]."""
 
-import json
 import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
-from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from torch import Tensor
 
-from stableflow.errors import ImageError, InputError
+from stableflow.checks import check_count, check_path
+from stableflow.decoding import MAX_PIXELS, RECIPE_KEY, decode, decode_file, open_picture
+from stableflow.errors import ImageError, InputError, LoadError, NumericsError
 from stableflow.files import replacing
+from stableflow.reading import parse_json, short
 
-MAX_PIXELS = 40_000_000
 MIN_SIDE = 16
-RECIPE_KEY = "stableflow"
 PictureLike = str | Path | Image.Image | Tensor
 
 
@@ -52,23 +50,28 @@ class Prepared:
 def load_image(image: PictureLike, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a picture.
 
-    Files may be JPEG, PNG, WebP or anything else Pillow reads, in any mode: EXIF orientation is applied, 16-bit scaled,
-    CMYK and embedded profiles converted to sRGB, opacity kept aside, and what is fully transparent shown as white. Of
-    an animation the first frame is taken.
+    Files may be JPEG, PNG, WebP or another raster format that Pillow reads, in any mode: EXIF orientation is applied,
+    16-bit scaled, CMYK and embedded profiles converted to sRGB, opacity kept aside, and what is fully transparent shown
+    as white. Of an animation the first frame is taken. docs/pictures.md has a table of what happens to what.
 
     Args:
         image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
         max_pixels: Refuse larger files before decoding them.
 
     Raises:
-        ImageError: Missing, empty, damaged, no picture, too large or too small; says which.
+        ImageError: Missing, empty, damaged, no picture, no numbers, too large or too small; says which.
     """
     if isinstance(image, Tensor):
         picture = Picture(_checked_tensor(image), None)
     elif isinstance(image, Image.Image):
-        picture = _from_pil(image)
+        picture = Picture(*_from_pil(image, max_pixels))
+    elif isinstance(image, (str, Path)):
+        picture = Picture(*decode_file(_file(image), max_pixels))
     else:
-        picture = _from_file(Path(image).expanduser(), max_pixels)
+        raise ImageError(
+            f"A picture is a file, a PIL image or a float tensor (3, height, width) in [0, 1]; this image is "
+            f"{short(image)}. Image.fromarray makes a PIL image of an array."
+        )
     height, width = picture.pixels.shape[-2:]
     if min(height, width) < MIN_SIDE:
         raise ImageError(f"The picture is {width}x{height}; each side needs at least {MIN_SIDE} pixels.")
@@ -94,10 +97,12 @@ def prepare(
     own_height, own_width = picture.pixels.shape[-2:]
     if (height is None) != (width is None):
         raise InputError("Give both height and width, or neither to keep the picture's own size.")
+    if max_side is not None:
+        check_count("max_side", max_side)
     if height is not None and width is not None:
-        if height < 1 or width < 1:
-            raise InputError(f"height and width must be positive, got {height}x{width}.")
-        size = height, width
+        size = check_count("height", height), check_count("width", width)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise InputError(f"{size[0]}x{size[1]} (height and width) is more than {MAX_PIXELS / 1e6:.0f} megapixels.")
     else:
         shrink = min(1.0, (max_side or max(own_height, own_width)) / max(own_height, own_width))
         size = max(1, round(own_height * shrink)), max(1, round(own_width * shrink))
@@ -108,7 +113,13 @@ def prepare(
 
 
 def to_pil(pixels: Float[Tensor, "3 height width"], alpha: Tensor | None = None) -> Image.Image:
-    """Return a PIL image of 8 bits a channel; opacity is put back if given."""
+    """Return a PIL image of 8 bits a channel; opacity is put back if given.
+
+    Raises:
+        NumericsError: NaN or infinity, which would be drawn as some colour.
+    """
+    if not bool(pixels.isfinite().all()):
+        raise NumericsError("The picture to be written holds NaN or infinity. Use float32 or bfloat16, not float16.")
     channels = pixels if alpha is None else torch.cat([pixels, alpha[None].to(pixels)])
     data = rearrange(
         (channels.clamp(0, 1) * 255).round().byte().cpu(), "channels height width -> height width channels"
@@ -139,12 +150,12 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         ImageError: The file is no picture, or holds no recipe.
     """
-    with open_image(Path(path)) as image:
+    with open_picture(_file(path), MAX_PIXELS) as image:
         text = image.info.get(RECIPE_KEY)
     try:
-        recipe = json.loads(text) if text else None
-    except ValueError:
-        recipe = None
+        recipe = parse_json(str(text), where=f"{path}, its recipe") if text else None
+    except LoadError as error:
+        raise ImageError(str(error)) from error
     if not isinstance(recipe, dict):
         raise ImageError(
             f"{path} holds no stableflow recipe. Recipes are in the PNGs that `stableflow edit` writes; other programs "
@@ -157,6 +168,8 @@ def comparison_grid(
     images: Sequence[Image.Image], labels: Sequence[str], *, columns: int | None = None, min_side: int = 224
 ) -> Image.Image:
     """Return pictures side by side, small ones enlarged, each under its label."""
+    if not images:
+        raise InputError("There are no images to put side by side.")
     font = ImageFont.load_default(size=15)
     width, height = images[0].size
     zoom = max(1, -(-min_side // min(width, height)))
@@ -175,93 +188,28 @@ def comparison_grid(
     return sheet
 
 
-def _from_file(path: Path, max_pixels: int) -> Picture:
+def _file(path: str | Path) -> Path:
     try:
-        with open_image(path, max_pixels) as image:
-            return _from_pil(image)
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path} is damaged or cut off: {error}. Export it again.") from error
+        return check_path("image", path)
+    except InputError as error:
+        raise ImageError(str(error)) from error
 
 
-def open_image(path: Path, max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
-    """Open a file and check its header; nothing is decoded yet.
-
-    Raises:
-        ImageError: Missing, empty, no picture or too large.
-    """
-    if not path.exists():
-        raise ImageError(f"There is no file {path}. Check the path.")
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder; pass one picture file.")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path} is empty (0 bytes).")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path} is not a picture that can be read; use JPEG, PNG or WebP.") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} is far larger than the limit of {max_pixels / 1e6:.0f} megapixels.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}.") from error
+def _from_pil(image: Image.Image, max_pixels: int) -> tuple[Tensor, Tensor | None]:
     width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{path} is {width}x{height}, {width * height / 1e6:.0f} megapixels; the limit is {max_pixels / 1e6:.0f}. "
-            "Reduce it first."
-        )
-    return image
-
-
-def _from_pil(image: Image.Image) -> Picture:
-    image = ImageOps.exif_transpose(image)
-    image.load()
-    if image.mode.startswith(("I", "F")):
-        return Picture(_grey_pixels(image), None)
-    alpha = None
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        alpha = _to_tensor(image.getchannel("A"))[0]
-    pixels = _to_tensor(_to_srgb(image))
-    if alpha is None or bool((alpha == 1).all()):
-        return Picture(pixels, None)
-    return Picture(torch.where(alpha > 0, pixels, torch.ones_like(pixels)), alpha)
-
-
-def _grey_pixels(image: Image.Image) -> Tensor:
-    """16-bit and 32-bit integers and floats, which Pillow's own conversion would saturate."""
-    values = np.asarray(image).astype(np.float32)
-    if image.mode == "F":
-        top = 1.0 if values.max(initial=0.0) <= 1.0 else 255.0
-    else:
-        top = 65535.0
-    grey = torch.from_numpy(np.clip(values / top, 0, 1))
-    return grey.expand(3, -1, -1).clone()
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L", "RGBA"):
-        try:
-            own = ImageCms.ImageCmsProfile(BytesIO(profile))
-            base = image.convert("RGB") if image.mode == "RGBA" else image
-            converted = ImageCms.profileToProfile(base, own, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            return converted if converted is not None else base.convert("RGB")
-        except (ImageCms.PyCMSError, OSError):
-            pass  # an unusable profile: take the colours as sRGB, as browsers do
-    return image.convert("RGB")
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    data = np.array(image, dtype=np.float32) / 255
-    return torch.from_numpy(data[None] if data.ndim == 2 else np.ascontiguousarray(data.transpose(2, 0, 1)))
+    if not 0 < width * height <= max_pixels:
+        raise ImageError(f"The picture is {width}x{height}; up to {max_pixels / 1e6:.0f} megapixels are read.")
+    try:
+        return decode(image)
+    except ImageError as error:
+        raise ImageError(f"The PIL image cannot be used: {error}") from error
+    except Exception as error:  # a lazy image decodes only now
+        raise ImageError(f"The PIL image is damaged, cut off or closed: {error}") from error
 
 
 def _checked_tensor(pixels: Tensor) -> Tensor:
-    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point():
+    plain = pixels.layout == torch.strided and not pixels.is_meta and pixels.numel() > 0
+    if pixels.ndim != 3 or pixels.shape[0] != 3 or not pixels.is_floating_point() or not plain:
         raise ImageError(f"A picture tensor is float (3, height, width), got {pixels.dtype} {tuple(pixels.shape)}.")
     if not bool(pixels.isfinite().all()) or float(pixels.min()) < 0 or float(pixels.max()) > 1:
         raise ImageError("A picture tensor holds values in [0, 1]; divide 8-bit values by 255.")

@@ -9,8 +9,9 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
+from stableflow.decoding import open_picture
 from stableflow.errors import InputError
-from stableflow.images import open_image, to_pil
+from stableflow.images import to_pil
 
 MaskLike = str | Path | Image.Image | np.ndarray | Tensor
 TINT = (255, 0, 102)
@@ -30,7 +31,7 @@ def read_mask(mask: MaskLike) -> Float[Tensor, "rows height width"]:
         InputError: It is in colours, of another type or shape, or out of range.
     """
     if isinstance(mask, str | Path):
-        with open_image(Path(mask).expanduser()) as image:
+        with open_picture(Path(mask).expanduser()) as image:
             return _from_array(_grey(image, str(mask)), str(mask))
     if isinstance(mask, Image.Image):
         return _from_array(_grey(mask, "the picture"), "the picture")

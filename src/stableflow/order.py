@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from stableflow.checks import LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
+from stableflow.editing.fingerprint import digest
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.where import check_where
 from stableflow.errors import FingerprintError, InputError, unknown_name
 from stableflow.flow.integrate import Callback
-from stableflow.flow.solvers import make_solver
+from stableflow.flow.solvers import describe_solver, make_solver
 from stableflow.images import prepare
 from stableflow.models.base import FlowModel
 
@@ -24,6 +25,7 @@ SHORT = {
 }  # fmt: skip
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
 
 
@@ -35,7 +37,8 @@ class Order(BaseModel):
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
-        region, exact: Where edits may act, and whether the given pixels stay outside.
+        region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
+            outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
         image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
     """
@@ -53,7 +56,7 @@ class Order(BaseModel):
     image: Path | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
     steps: int | None = Field(None, ge=1, le=10_000)
-    guidance: float | None = Field(None, ge=0, allow_inf_nan=False)
+    guidance: Scale | None = None
     height: int | None = Field(None, ge=1, le=65_536)
     width: int | None = Field(None, ge=1, le=65_536)
     solver: str | dict[str, Any] | None = None
@@ -63,10 +66,11 @@ class Order(BaseModel):
     editor: str = "stable-flow"
     set: dict[str, Any] = Field(default_factory=dict)
     region: str | None = None
+    together: bool = False
     exact: bool = True
     strength: float | None = Field(None, ge=0, le=1)
     negative: str | None = None
-    edit_guidance: float | list[float] | None = None
+    edit_guidance: Scale | list[Scale] | None = None
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None
@@ -155,9 +159,43 @@ class Order(BaseModel):
             source.fingerprint.require(image=self.image_digest)
         return source
 
+    def require_session(self, editor: Editor, source: Source, *, where: str) -> None:
+        """Raise unless a saved source is the one that this order would make, as far as the order says.
+
+        Raises:
+            FingerprintError: Names every difference: the picture, the prompt, steps, size, guidance and so on.
+            InputError: One is drawn and the other is not.
+        """
+        made = source.fingerprint
+        if (self.image is None) != (made.image is None):
+            raise InputError(
+                f"The session in {where} is of a {'drawn' if self.image else 'real'} picture; see --image."
+            )
+        asked: dict[str, Any] = {
+            "prompt": self.prompt, "seed": self.seed, "num_steps": self.steps, "guidance_scale": self.guidance,
+            "inversion": self.inversion, "nudge_scale": self.nudge,
+            "solver": None if self.solver is None else describe_solver(make_solver(self.solver)),
+        }  # fmt: skip
+        if self.image is not None:
+            model = editor.model
+            picture = prepare(
+                self.image, multiple=model.pixel_multiple, max_side=max(model.default_size), height=self.height,
+                width=self.width,
+            )  # fmt: skip
+            asked |= {"image": digest(picture.pixels), "picture": picture.content_size}
+            if self.preset is not None or "preset" in self.set:
+                speed = editor.speed()
+                asked["num_steps"] = self.steps or speed.num_steps
+                asked["inversion"] = self.inversion or speed.inversion
+        else:
+            asked |= {"height": self.height, "width": self.width}
+        source.fingerprint.require(**{name: value for name, value in asked.items() if value is not None})
+
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
-        return editor.edit(source, self.to, region=self.region, exact=self.exact, callback=callback)
+        return editor.edit(
+            source, self.to, region=self.region, together=self.together, exact=self.exact, callback=callback
+        )
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
         """Make the source and its edits.
@@ -185,7 +223,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "model": source["model"], "dtype": source["dtype"], "max_sequence_length": source.get("text_length"),
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
-            "set": _settings_of(recipe, made_by), "expected": dict(source),
+            "set": _settings_of(recipe, made_by), "expected": dict(source), "together": recipe.get("together", False),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"
         if not real and source["seed"] is None:
@@ -232,7 +270,9 @@ def require_repeated(order: Order, source: Source) -> None:
     made = source.fingerprint.as_json()
     names = [name for name in order.expected if name in made and name not in ("model", "layers")]
     differences = [
-        f"{name} was {order.expected[name]!r} and is {made[name]!r}" for name in names if order.expected[name] != made[name]
+        f"{name} was {order.expected[name]!r} and is {made[name]!r}"
+        for name in names
+        if order.expected[name] != made[name]
     ]
     if differences:
         raise FingerprintError(

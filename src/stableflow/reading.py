@@ -103,9 +103,9 @@ def read_text(path: str | Path, *, what: str = "", most_bytes: int = LARGEST_JSO
     path, where = Path(path), _named(path, what)
     try:
         if not path.exists():
-            raise LoadError(f"There is no {where}. Check the path.")
+            raise LoadError(f"{where} cannot be read: No such file or folder. Check the path.")
         if not path.is_file():
-            raise LoadError(f"{where} is no file.")
+            raise LoadError(f"{where} cannot be read: it is no file.")
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
     except LoadError:
@@ -113,11 +113,11 @@ def read_text(path: str | Path, *, what: str = "", most_bytes: int = LARGEST_JSO
     except (OSError, ValueError) as error:
         raise LoadError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(data) > most_bytes:
-        raise LoadError(f"{where} is larger than {most_bytes:,} bytes, the most that is read of such a file.")
+        raise LoadError(f"{where} is too large: at most {most_bytes:,} bytes are read of such a file.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LoadError(f"{where} is no UTF-8 text: {error.reason} at byte {error.start}.") from error
+        raise LoadError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
 
 
 def validated(model: type[Model], data: Any, *, where: str) -> Model:
@@ -150,26 +150,28 @@ def short(value: Any) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
-def confined(folder: str | Path, name: str, where: str) -> Path:
+def confined(folder: str | Path, name: str, where: str, *, called: str = "") -> Path:
     """Return the path of a file that a record names, within a folder.
 
     Args:
         name: As the record has it, with slashes.
         where: File and entry that name it, for messages.
+        called: What the folder is, for messages; its path when empty.
 
     Raises:
         LoadError: The name is absolute or leads out of the folder, by itself or through a link.
     """
+    called = called or str(folder)
     windows, parts = PureWindowsPath(name), PurePosixPath(name).parts
     if not name or windows.drive or windows.root or ".." in (*parts, *windows.parts) or "\0" in name:
-        raise LoadError(f"{where}: {short(name)} leads out of {folder}, so it is not opened.")
+        raise LoadError(f"{where}: {short(name)} leads out of {called}, so it is not opened.")
     path = Path(folder) / name
     try:
         real, root = path.resolve(), Path(folder).resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise LoadError(f"{where}: {short(name)} cannot be followed: {error}.") from error
     if not real.is_relative_to(root):
-        raise LoadError(f"{where}: {short(name)} is a link that leads out of {folder}, so it is not opened.")
+        raise LoadError(f"{where}: {short(name)} is a link that leads out of {called}, so it is not opened.")
     return path
 
 

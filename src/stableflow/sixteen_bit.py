@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt16
 from PIL import Image, ImageOps
 
+from stableflow.decoding import open_picture
 from stableflow.errors import InputError
-from stableflow.images import open_image
 
 NATIVE = {"little": "16L", "big": "16B"}[sys.byteorder]
 OTHER = {"16B": "16L", "16L": "16B"}
@@ -34,7 +34,7 @@ def read_sixteen_bit(path: Path) -> UInt16[np.ndarray, "height width channels"]:
     Raises:
         InputError: The channels are stored in an order that cannot be read so, such as one plane after another.
     """
-    with open_image(path) as image:
+    with open_picture(path) as image:
         raw, planes = {_raw_mode(tile.args) for tile in image.tile}, _in_planes(image)
     if raw == {"LA;16B"}:  # 4 bytes a pixel, read as if they were 4 channels
         grey_high, grey_low, alpha_high, alpha_low = _decode(path, lambda _: "RGBA").transpose(2, 0, 1)
@@ -74,7 +74,7 @@ def write_sixteen_bit_png(
 
 
 def _decode(path: Path, order: Callable[[str], str]) -> np.ndarray:
-    with open_image(path) as image:
+    with open_picture(path) as image:
         image.tile = [tile._replace(args=_with_raw_mode(tile.args, order(_raw_mode(tile.args)))) for tile in image.tile]
         return np.array(ImageOps.exif_transpose(image))
 

@@ -65,7 +65,7 @@ def test_a_failing_trial_is_a_record(model, tmp_path):
     benchmark = Benchmark(model, "test", CASES, [NONE, broken], JUDGES, folder=tmp_path)
     assert benchmark.run()
     records = benchmark.records()
-    assert "strength must lie in (0, 1]" in records[1]["error"] and failures(records) == {"broken": 2}
+    assert "strength must lie in [0, 1]" in records[1]["error"] and failures(records) == {"broken": 2}
     assert list(summarise(records)) == ["none"]
     page = write_page(tmp_path, records, [Axes("psnr", "psnr")], title="t", command="c", gallery=["none"]).read_text()
     assert "broken: 2 failed" in page and page.count("data:image/png;base64,") >= 6 and "<svg" in page

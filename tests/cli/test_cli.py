@@ -133,7 +133,7 @@ def test_sessions(command, generated, real, tmp_path):
     again = command(*generated, "--session", "s", "--out", "o2")
     assert first[0] == again[0] == 0
     assert np.array_equal(pixels(tmp_path / "o/edit_1.png"), pixels(tmp_path / "o2/edit_1.png"))
-    for changed in (["--seed", "2"], ["--steps", "7"], ["--height", "32"], ["--guidance", "1"], ["--layers", "0,4"]):
+    for changed in (["--seed", "2"], ["--steps", "7"], ["--height", "32"], ["--guidance", "1"]):
         code, _, err = command(*generated, *changed, "--session", "s", "--out", "o3")
         assert code == 2 and "made under other settings" in err, changed
     code, _, err = command(*real[:-2], "--session", "s", "--out", "o3")
@@ -209,10 +209,10 @@ def refused(answer, message, tmp_path):
         (["--layers", "0,9"], "layers [9] are out of range"),
         (["--layers", "some"], "layers"),
         (["--layers", "vital"], "No vital layers are known"),
-        (["--steps", "-3"], "num_steps must be 1 or more, got -3"),
-        (["--steps", "0"], "num_steps must be 1 or more, got 0"),
-        (["--guidance", "nan"], "guidance_scale must be a finite number"),
-        (["--edit-guidance", "nan"], "guidance_scale must be a finite number"),
+        (["--steps", "-3"], "steps: Input should be greater than or equal to 1 (got -3)"),
+        (["--steps", "0"], "steps: Input should be greater than or equal to 1 (got 0)"),
+        (["--guidance", "nan"], "guidance: Input should be a finite number"),
+        (["--edit-guidance", "nan"], "Input should be a finite number"),
         (["--model", "nothing"], "Unknown model 'nothing'"),
         (["--model", "."], "holds no model"),
         (["--model", "./gone"], "no such file or folder"),
@@ -223,7 +223,7 @@ def refused(answer, message, tmp_path):
         (["--window", "now"], "window"),
         (["--solver", "rk9"], "Unknown solver 'rk9'"),
         (["--keep", "disk"], "keep"),
-        (["--dtype", "int8"], "Unknown dtype"),
+        (["--dtype", "int8"], "dtype: Input should be 'float32', 'bfloat16' or 'float16'"),
         (["--offload", "group", "--device", "cpu"], "this run is on the CPU"),
         (["--image", "photo.png"], "--seed draws a picture and --image gives one"),
     ],
@@ -275,7 +275,7 @@ def test_interruption(command, generated, tmp_path, monkeypatch):
     def stop(*arguments, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stableflow.editing.methods.stable_flow.integrate", stop)
+    monkeypatch.setattr("stableflow.editing.base.walk", stop)
     code, _, err = command(*generated, "--out", "o")
     assert code == 130 and "Traceback" not in err and list((tmp_path / "o").iterdir()) == []
 
@@ -285,7 +285,7 @@ def test_scenes(command, tmp_path):
     assert code == 0 and out.count("->") == 2
     records = json.loads((tmp_path / "o" / "scenes.json").read_text())
     assert all((tmp_path / "o" / record[part]).exists() for record in records for part in ("source", "target", "mask"))
-    refused(command("scenes", "--count", "0", "--out", "o2"), "--count needs 1 or more", tmp_path / "o2")
+    refused(command("scenes", "--count", "0", "--out", "o2"), "--count must lie in [1, ", tmp_path / "o2")
     refused(command("scenes", "--layers", "4", "--out", "o2"), "2 or 3 layers, not 4", tmp_path / "o2")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import stableflow as sf
 from stableflow.editing import EDITORS
+from stableflow.editing.wishes import Edit
 
 STORED = Path(__file__).with_name("latents.safetensors")
 PROMPT = "a red dog standing on the grass at noon"
@@ -25,6 +26,14 @@ SETTINGS = {
     "flowedit": {"num_steps": 8, "n_max": 6, "n_avg": 2},
     "rf-inversion": {"num_steps": 8},
     "rf-solver-edit": {"num_steps": 6, "inject_steps": 2},
+    "ddcm": {"num_steps": 6, "eta": 0.7},
+    "edit-friendly": {"num_steps": 8, "skip": 2},
+    "edict": {"num_steps": 6},
+    "direct-inversion": {},
+    "kv-edit": {"fresh": 0.5},
+    "lomoe": {},
+    "brushes": {},
+    "pixelman": {"num_steps": 6},
 }
 
 
@@ -87,6 +96,26 @@ def of_family(name: str, *, real: bool) -> Tensor:
     return editor.edit(source, FAMILY_EDITS).latents
 
 
+def leading_away() -> Tensor:
+    """Negative-prompt inversion, which the bundled model cannot do."""
+    family = FAMILIES["SD3"]
+    editor = EDITORS["npi"](sf.wrap(family.make(), name="SD3", max_sequence_length=family.text_lengths[0]), num_steps=4)
+    source = editor.invert(picture(family.size, family.size), FAMILY_PROMPT, height=family.size, width=family.size)
+    return editor.edit(source, FAMILY_EDITS, guidance_scale=4.0).latents
+
+
+def fused(name: str) -> Tensor:
+    """Two edits in one picture."""
+    editor = EDITORS[name](tiny(), **SETTINGS.get(name, {}))
+    wishes = [Edit(EDITS[0], "box:0,0,32,64"), Edit(EDITS[1], "box:32,16,32,40")]
+    return editor.edit(editor.generate(PROMPT, seed=3, num_steps=6), wishes, together=True).latents
+
+
+def moved() -> Tensor:
+    editor = EDITORS["pixelman"](tiny(), num_steps=6, by=(12, 6))
+    return editor.edit(editor.invert(picture(56, 45), PROMPT), EDITS, region="box:6,20,18,24").latents
+
+
 def mask() -> Tensor:
     half = torch.zeros(8, 8)
     half[:, 3:] = 1.0
@@ -99,6 +128,9 @@ def _cases() -> dict[str, Callable[[], Tensor]]:
     for name in ("stable-flow", "reprompt", *SETTINGS):
         cases[f"{name}/drawn"] = lambda name=name: edited(name, real=False)
         cases[f"{name}/real"] = lambda name=name: edited(name, real=True)
+    cases["npi"], cases["moved"] = leading_away, moved
+    for name in ("lomoe", "flowedit", "kv-edit"):
+        cases[f"{name}/together"] = lambda name=name: fused(name)
     cases["weight and window"] = lambda: injected(weight=0.6, t_window=(0.3, 0.9))
     cases["mask"] = lambda: injected(token_mask=mask(), layers=[3])
     cases["shared"] = lambda: injected(kv_memory="share")

@@ -13,6 +13,7 @@ from stableflow.editing.attention import sum_words
 from stableflow.errors import InputError, InterventionError
 from stableflow.interventions import AttentionMean, CaptureAttention
 from stableflow.models.base import Word
+from stableflow.models.model import DiffusersModel
 
 POINTS = [(1, 0), (14, 6)]
 EDITS = ["a red dog sitting on the grass", "a blue cat"]
@@ -116,9 +117,8 @@ def test_points_outside_are_refused_before_anything_runs(model):
 def test_a_family_that_cannot_show_it_is_refused(model):
     editor, source = make_source(model, "drawn", "device")
 
-    class Silent(type(model)):
-        words = None  # as in a family that has no `words`
-
-    editor = dataclasses.replace(editor, model=Silent(model.pipeline, name="silent"))
-    with pytest.raises(InterventionError, match="Silent cannot show its attention yet"):
+    blocks = tuple(dataclasses.replace(blocks, watch=None) for blocks in model.family.blocks)
+    silent = DiffusersModel(model.pipeline, dataclasses.replace(model.family, blocks=blocks), name="silent")
+    editor = dataclasses.replace(editor, model=silent)
+    with pytest.raises(InterventionError, match="'silent' cannot show its attention yet"):
         sf.attention(editor, source, EDITS, points=POINTS)

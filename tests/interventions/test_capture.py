@@ -13,7 +13,7 @@ from stableflow.interventions import AttentionMean, CaptureAttention, ShareKV
 from stableflow.interventions.capture import attention_rows
 from stableflow.models.attachment import Attachment
 from stableflow.models.base import AttentionHook
-from stableflow.models.prompts import split_words
+from stableflow.models.prompts import Reader, split_words
 
 EVERY = tuple(range(NUM_LAYERS))
 POINTS = [(1, 0), (14, 6)]  # of 16 x 16 pixels in 4 x 4 tokens: tokens 0 and 7
@@ -141,9 +141,11 @@ def test_words_gather_their_tokens(model):
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 0)])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
-    words = split_words(fast, "a  sitting dog, a dog", 20)
+    words = split_words("a  sitting dog, a dog", Reader(fast, 20))
     ids = fast("a  sitting dog, a dog").input_ids
     named = [(word.text, "".join(fast.convert_ids_to_tokens([ids[i] for i in word.tokens]))) for word in words]
     assert named == [("a", "▁a"), ("sitting", "▁▁sitting"), ("dog,", "▁dog,"), ("a", "▁a"), ("dog", "▁dog")]
     assert sorted(i for word in words for i in word.tokens) == list(range(len(ids) - 1))
-    assert [word.text for word in split_words(fast, "a dog sitting", 3)] == ["a", "dog"], "cut off words are not seen"
+    assert [word.text for word in split_words("a dog sitting", Reader(fast, 3))] == ["a", "dog"], (
+        "cut off words are not seen"
+    )

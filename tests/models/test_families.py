@@ -1,5 +1,7 @@
 """What the families do beyond the conformance suite: two branches, second attentions, masks, and what is refused."""
 
+from dataclasses import replace
+
 import diffusers
 import pytest
 import torch
@@ -29,12 +31,12 @@ import stableflow as sf
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, InterventionError, TokenLayoutError
 from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV
-from stableflow.models import common, flux2, qwen_image, sd3, z_image
-from stableflow.models.base import ShowsAttention, TokenLayout, Word
+from stableflow.models import families, guidance, watch
+from stableflow.models.base import AttentionHook, ShowsAttention, TokenLayout, Word
 from stableflow.models.guidance import branch_tensors, guide
-from stableflow.models.prompts import split_words
+from stableflow.models.prompts import Reader, split_words
 
-fused, given = flux2._fused_projections, branch_tensors
+given = branch_tensors
 CONFIGS = {"FirstBlockCache": FirstBlockCacheConfig(threshold=0.2), "TaylorSeer": TaylorSeerCacheConfig()}
 
 
@@ -75,30 +77,69 @@ def swapped_streams(args, kwargs):
 @pytest.mark.parametrize(
     ("name", "module", "function", "wrong", "noticed_by"),
     [
-        ("SD3", sd3, "text_and_image", swapped_streams, "bypass"),
-        ("SD3.5-medium", sd3, "_attentions", lambda block: [block.attn], "sealed"),
-        ("FLUX.2-klein", flux2, "_fused_projections", lambda attention, part: fused(attention, "value"), "sealed"),
-        ("SD3", sd3, "branch_tensors", lambda conditioning, branch: given(conditioning, "conditional"), "sampling"),
-        ("Qwen-Image", qwen_image, "_renormalised", lambda guided, conditional, scale: guided, "sampling"),
-        ("Z-Image", z_image, "_captions", lambda c, branch: list(given(c, branch)["caption"]), "batch"),
-        ("Qwen-Image", common, "_bias", lambda mask: None, "attention"),
-        ("Chroma", common, "_bias", lambda mask: None, "attention"),
-        ("Bria", common, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
+        (
+            "SD3",
+            guidance,
+            "branch_tensors",
+            lambda conditioning, branch: given(conditioning, "conditional"),
+            "sampling",
+        ),
+        ("Qwen-Image", watch, "_bias", lambda mask: None, "attention"),
+        ("Chroma", watch, "_bias", lambda mask: None, "attention"),
+        ("Bria", watch, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
+    ],
+    ids=["branch mistaken", "mask forgotten", "bias forgotten", "positions forgotten"],
+)
+def test_the_suite_notices_mistakes(monkeypatch, name, module, function, wrong, noticed_by):
+    monkeypatch.setattr(module, function, wrong)
+    assert_noticed(name, noticed_by)
+
+
+def with_blocks(**changes):
+    """Change what a family declares of its last list of blocks."""
+    return lambda right: {"blocks": (*right.blocks[:-1], replace(right.blocks[-1], **changes))}
+
+
+def values_for_keys(right):
+    own = right.blocks[-1].projections
+    return with_blocks(projections=lambda attentions, index, part: own(attentions, index, "value"))(right)
+
+
+def scale_doubled(right):
+    return {"inputs": lambda given: right.inputs(replace(given, guidance=2 * given.guidance))}
+
+
+def padding_read(right):
+    return {"inputs": lambda given: {**right.inputs(given), "cap_feats": list(given.tensors["caption"])}}
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "noticed_by"),
+    [
+        ("SD3", with_blocks(identity=swapped_streams), "bypass"),
+        ("SD3.5-medium", with_blocks(attentions=lambda block: [block.attn]), "sealed"),
+        ("FLUX.2-klein", values_for_keys, "sealed"),
+        ("Qwen-Image", lambda right: {"combine": guide}, "sampling"),
+        ("Z-Image", padding_read, "batch"),
+        ("FLUX.1", scale_doubled, "sampling"),
     ],
     ids=[
         "streams swapped",
         "attention forgotten",
         "values for keys",
-        "branch mistaken",
         "norm left",
         "padding read",
-        "mask forgotten",
-        "bias forgotten",
-        "positions forgotten",
+        "scale doubled",
     ],
 )
-def test_the_suite_notices_mistakes(monkeypatch, name, module, function, wrong, noticed_by):
-    monkeypatch.setattr(module, function, wrong)
+def test_the_suite_notices_a_wrong_declaration(monkeypatch, name, wrong, noticed_by):
+    pipeline_class = type(pipeline_of(FAMILIES[name])).__name__
+    right = families.FAMILIES[pipeline_class]
+    monkeypatch.setitem(families.FAMILIES._entries, pipeline_class, replace(right, **wrong(right)))
+    assert_noticed(name, noticed_by)
+
+
+def assert_noticed(name, noticed_by):
     property = PROPERTIES[noticed_by]
     try:
         measured = property.measure(FAMILIES[name])
@@ -140,8 +181,8 @@ def test_guidance_is_per_row_and_one_means_none(name):
 
 
 def test_guidance_in_numbers():
-    velocities = {"conditional": torch.full((2, 1, 1, 1), 3.0), "unconditional": torch.full((2, 1, 1, 1), 1.0)}
-    assert guide(velocities, torch.tensor([0.5, 2.0])).flatten().tolist() == [3.0, 5.0]
+    conditional, unconditional = torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), 1.0)
+    assert guide(conditional, unconditional, torch.tensor([0.5, 2.0])).flatten().tolist() == [3.0, 5.0]
 
 
 def test_a_conditioning_without_negative_prompt_serves_unguided_rows_only():
@@ -280,7 +321,7 @@ def test_a_family_without_attention_is_refused_by_name():
     family, model, *_ = prepared("Z-Image")
     editor = sf.StableFlow(model, layers=[0])
     source = editor.generate(PROMPTS[0], seed=1, num_steps=1, height=family.size, width=family.size)
-    with pytest.raises(InterventionError, match="ZImageModel cannot show its attention yet"):
+    with pytest.raises(InterventionError, match="'Z-Image' cannot show its attention yet"):
         sf.attention(editor, source, PROMPTS[1:], points=[(5, 9)])
 
 
@@ -288,12 +329,12 @@ def test_words_of_templates_and_paddings():
     """Templates that hold the prompt's words themselves, prompts with spaces around, padding in front, lost words."""
     tokenizer = tiny_tokenizer(64)
     around = "a dog : {} a dog".format
-    assert split_words(tokenizer, " a dog ", 9, around=around) == (Word("a", (3,)), Word("dog", (4,)))
-    assert split_words(tokenizer, "a dog", 9, around=around, first=4) == (Word("dog", (0,)),)
-    assert split_words(tokenizer, "a dog on grass", 3) == (Word("a", (0,)), Word("dog", (1,)))
+    assert split_words(" a dog ", Reader(tokenizer, 9, around)) == (Word("a", (3,)), Word("dog", (4,)))
+    assert split_words("a dog", Reader(tokenizer, 9, around, first=4)) == (Word("dog", (0,)),)
+    assert split_words("a dog on grass", Reader(tokenizer, 3)) == (Word("a", (0,)), Word("dog", (1,)))
     tokenizer.padding_side = "left"
     started = "<bos> {}".format
-    assert split_words(tokenizer, "a dog", 9, around=started, padded=True) == (Word("a", (7,)), Word("dog", (8,)))
+    assert split_words("a dog", Reader(tokenizer, 9, started, padded=True)) == (Word("a", (7,)), Word("dog", (8,)))
 
 
 def test_bria_takes_its_times_from_its_scheduler():
@@ -409,7 +450,9 @@ def test_hooks_that_only_move_weights_are_no_hindrance():
     family = FAMILIES["FLUX.1"]
     pipeline = family.make()
     pipeline.transformer.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
-    with model_of(family, pipeline=pipeline).attach(RecordKV([0], KVStore())):
+    model = model_of(family, pipeline=pipeline)
+    assert model.dtype == torch.float32, "what it computes in, not what it stores"
+    with model.attach(RecordKV([0], KVStore())):
         pass
 
 
@@ -421,3 +464,45 @@ def test_every_editor_runs_under_classifier_free_guidance(name, editor):
     source = method.generate(PROMPTS[0], seed=1, num_steps=4, height=family.size, width=family.size)
     result = method.edit(source, PROMPTS[1:])
     assert result.latents.isfinite().all() and gap(result.latents, source.latents) > 1e-2
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_reach_the_latents(name):
+    """Through a guided pass; the usual velocity is the same one and keeps no graph."""
+    family, model, latents, conditioning = prepared(name)
+    latents.requires_grad_()
+    velocity = model.velocity_with_grad(latents, T, conditioning, guidance_scale=family.guided[0])
+    assert torch.equal(velocity, model.velocity(latents, T, conditioning, guidance_scale=family.guided[0]))
+    assert not model.velocity(latents, T, conditioning, guidance_scale=family.guided[0]).requires_grad
+    (gradient,) = torch.autograd.grad(velocity.square().sum(), latents)
+    assert gradient.isfinite().all() and (gradient != 0).all()
+
+
+def test_a_pipeline_class_is_of_one_family():
+    assert all(name in family.pipelines for name, family in families.FAMILIES.items())
+    for family in set(families.FAMILIES.values()):
+        assert all(families.FAMILIES[name] is family for name in family.pipelines)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_declared_order_is_that_of_attention(name):
+    """Another text leaves the image's keys of the first layer as they were, and moves some of the text's."""
+    family, model, latents, conditioning = prepared(name)
+    if not isinstance(model, ShowsAttention):
+        pytest.skip(f"{name} shows no attention yet; ends when it has `watch`")
+    other = {key: -tensor if tensor.ndim == 3 else tensor for key, tensor in conditioning.tensors.items()}
+    keys = [joint_keys(model, family, latents, c) for c in (conditioning, sf.Conditioning(conditioning.prompts, other))]
+    image, text = ([own[:, layout.joint_span(stream)] for own, layout in keys] for stream in ("image", "text"))
+    assert gap(*image) == 0 and gap(*text) > 1e-2
+
+
+def joint_keys(model, family, latents, conditioning):
+    seen = []
+
+    class Watching:
+        def hooks(self, layers):
+            return [AttentionHook(layers[0], lambda forward, q, k, bias: seen.append((k, forward.layout)))]
+
+    with model.attach(Watching()):
+        model.velocity(latents, T, conditioning, guidance_scale=family.unguided[0])
+    return seen[0]

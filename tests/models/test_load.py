@@ -12,6 +12,7 @@ from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError
+from stableflow.models import bundled
 from stableflow.models import load as loading
 
 
@@ -36,7 +37,7 @@ def test_a_folder(folder, model):
 def test_a_bundled_model_without_weights_says_what_to_do(monkeypatch, tmp_path):
     (tmp_path / "tiny").mkdir()
     (tmp_path / "tiny" / "model_index.json").touch()
-    monkeypatch.setattr(loading, "bundled_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(bundled, "bundled_path", lambda name: tmp_path / name)
     with pytest.raises(LoadError, match="'small' are not part of this version.*--model small.*or take 'tiny'"):
         sf.load("small")
 

@@ -15,7 +15,7 @@ import torch
 
 from stableflow.benchmarks.cases import Case
 from stableflow.benchmarks.judges import Judge
-from stableflow.benchmarks.settings import PLAIN, Setting
+from stableflow.benchmarks.settings import Setting
 from stableflow.editing import EDITORS
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.methods.stable_flow import StableFlow
@@ -103,9 +103,9 @@ class Benchmark:
         }
         try:
             source = self._source(case, setting)
-            editor = StableFlow(self.model, layers=()) if setting.editor == PLAIN else self._editor(setting)
+            editor = EDITORS[setting.editor](self.model, **{**setting.options, **setting.edit})
             begun = time.perf_counter()
-            result = editor.edit(source, list(case.edits), **setting.edit)
+            result = editor.edit(source, list(case.edits))
             record["seconds"] = round(time.perf_counter() - begun, 4)
             record["nfe"] = result.recipe["nfe"]
             original = source.images if case.image is None else self._given(case, source)
@@ -133,9 +133,6 @@ class Benchmark:
                 source = recorder.invert(case.image, case.prompt, **setting.source)
             self._sources[1][wanted] = source
         return self._sources[1][wanted]
-
-    def _editor(self, setting: Setting) -> Any:
-        return EDITORS[setting.editor](self.model, **setting.options)
 
     def _given(self, case: Case, source: Source) -> torch.Tensor:
         """The picture itself where it is at hand at the size worked at, else as the model draws it."""

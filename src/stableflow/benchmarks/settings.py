@@ -9,8 +9,6 @@ from stableflow.models.base import FlowModel
 from stableflow.registry import Registry
 from stableflow.vital.presets import VITAL, resolve_layers
 
-PLAIN = "stable-flow"
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -21,12 +19,12 @@ class Setting:
         editor: A name in `EDITORS`.
         options: Of the editor.
         source: Of `generate` or `invert`, where they differ from the defaults.
-        edit: Of `edit`.
+        edit: Of the editor too, those that an ablation varies.
         curve: Settings of one curve are joined by a line.
     """
 
     name: str
-    editor: str = PLAIN
+    editor: str = "stable-flow"
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     edit: Mapping[str, Any] = field(default_factory=dict)

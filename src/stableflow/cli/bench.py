@@ -16,10 +16,13 @@ from stableflow.benchmarks.datasets.pie_bench import load_pie_bench
 from stableflow.benchmarks.datasets.scenes import load_scenes
 from stableflow.benchmarks.judges import Judge, MetricJudge, SceneJudge
 from stableflow.benchmarks.pie_recipe import pie_judges
+from stableflow.benchmarks.records import check_job, check_records
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.settings import SETTINGS
 from stableflow.benchmarks.summary import failures, markdown, summarise
+from stableflow.checks import check_count
 from stableflow.cli import options as o
+from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter
 from stableflow.errors import InputError, unknown_name
 from stableflow.files import check_writable, write_text_atomic
@@ -44,6 +47,7 @@ from stableflow.models.load import bundled_path
 from stableflow.reports.figures import check_figures
 from stableflow.reports.page import Axes, write_page
 
+MOST_CASES = 100_000
 SCENES = ("scenes", "scenes-real")
 FILES = {"coco-nonrigid": load_coco_nonrigid, "pie-bench": load_pie_bench, "flowedit": load_flowedit_yaml}
 SCENE_AXES = (Axes("hidden_kept", "edited"), Axes("psnr", "edited"))
@@ -52,9 +56,10 @@ PICTURE_AXES = (Axes("clip_img", "clip_dir"), Axes("dino_patch", "clip_txt"))
 SCENE_TABLE = ("edited", "told_kept", "hidden_kept", "psnr", "clip_txt", "clip_img", "clip_dir", "dino_cls")
 
 
+@grouped
 def bench(
     dataset: Annotated[str, typer.Argument(help=f"{', '.join((*SCENES, *FILES))}.")],
-    model: o.Model = None,
+    model: o.ModelOptions,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder or YAML of the data set; scenes need none.")
     ] = None,
@@ -73,21 +78,18 @@ def bench(
     out: o.Out = Path("out/bench"),
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
     ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0,
-    device: o.Device = "auto",
-    dtype: o.Dtype = None,
-    offload: o.Offload = "none",
-    components: o.Components = o.FLUX_DEV,
-    lora: o.Lora = None,
-    quantise: o.Quantise = None,
-    offline: o.Offline = False,
-    max_sequence_length: o.TextLength = None,
     dry_run: o.DryRun = False,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
 ) -> None:
     """Edit every case under every setting and judge the edits. Stopped at any time, the same command goes on."""
     reporter = Reporter(quiet=quiet, form=form)
-    name = model or "tiny"
+    name = model.model or "tiny"
+    check_count("--ray", ray, 0, 1024)
+    if lpips is not None and not lpips.is_dir():
+        raise InputError(f"--lpips: there is no folder {lpips}.")
+    if data is not None and not data.exists():
+        raise InputError(f"--data: there is no file or folder {data}.")
     _cases(dataset, data, count)  # a bad data set is refused before a model is loaded
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     if ray and part.count > 1:
@@ -97,9 +99,18 @@ def bench(
         check_figures()
         check_writable(out)
     reporter.say(f"loading {name} ...")
-    arguments = (name, device, dtype, offload, components, lora, offline, max_sequence_length, quantise)
     opening = partial(
-        open_benchmark, arguments, dataset, data, count, settings, clip, dino, lpips, None if dry_run else out.resolve()
+        open_benchmark,
+        name,
+        model,
+        dataset,
+        data,
+        count,
+        settings,
+        clip,
+        dino,
+        lpips,
+        None if dry_run else out.resolve(),
     )
     benchmark = opening()
     if dry_run:
@@ -130,7 +141,8 @@ def report(
     if not (folder / "job.json").is_file():
         raise InputError(f"{folder} holds no benchmark: job.json is missing. `stableflow bench` makes one.")
     cells = Cells.open(folder)
-    records = [record for record in cells.values() if "setting" in record]
+    check_job(cells.job, str(folder / "job.json"))
+    records = check_records(cells.items(), str(folder))
     if not records:
         raise InputError(f"{folder} holds no record yet; run `stableflow bench` with --out {folder}.")
     order = {name: i for i, name in enumerate(cells.job["settings"])}
@@ -140,7 +152,8 @@ def report(
 
 
 def open_benchmark(
-    arguments: tuple,
+    name: str,
+    loading: o.LoadOptions,
     dataset: str,
     data: Path | None,
     count: int,
@@ -152,14 +165,15 @@ def open_benchmark(
 ) -> Benchmark:
     """Load everything that running trials needs; a worker process does so for itself."""
     cases, judges = _cases(dataset, data, count)
-    model = o.open_model(*arguments)
-    judges += _metrics(arguments[0], clip, dino, lpips, offline=arguments[6], dataset=dataset)
+    model = loading.load(name)
+    judges += _metrics(name, clip, dino, lpips, offline=loading.offline, dataset=dataset)
     return Benchmark(model, dataset, cases, SETTINGS[settings](model), judges, folder=out)
 
 
 def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], list[Judge]]:
     if count < 1:
         raise InputError(f"--count must be 1 or more, got {count}.")
+    check_count("--count", count, 1, MOST_CASES)
     if dataset in SCENES:
         cases, edits = load_scenes(count, real=dataset == "scenes-real")
         return cases, [SceneJudge(edits, AttributeClassifier.load(bundled_path("classifier")))]

@@ -42,6 +42,8 @@ def doctor(
             found[name] = check()
         except StableFlowError as error:
             problems[name] = str(error)
+        except Exception as error:  # what the doctor looks for
+            problems[name] = f"{type(error).__name__}: {error}"
     lines = [f"{name}: {value}" for name, value in found.items()]
     Reporter(quiet=True, form=form).result(
         {**found, "problems": problems}, lines + [f"PROBLEM {name}: {text}" for name, text in problems.items()]

@@ -1,154 +1,131 @@
 """`stableflow edit`: draw or take a picture, and edit it."""
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stableflow.cli import options as o
-from stableflow.cli.output import Format, Reporter
+from stableflow.cli.grouped import grouped
+from stableflow.cli.options import SHAPING, EditOptions, ModelOptions, OutputOptions, SourceOptions
+from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import edit_plan
-from stableflow.cli.settings import EditSettings, from_recipe, make_settings, read_yaml
-from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
+from stableflow.editing import Editor
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
-from stableflow.files import check_writable
+from stableflow.files import check_writable, refuse_to_replace
 from stableflow.flow.integrate import StepRecord
-from stableflow.flow.solvers import make_solver
-from stableflow.images import prepare, read_recipe, save_png, to_pil
+from stableflow.images import read_recipe, save_png, to_pil
+from stableflow.models.bundled import BUNDLED
+from stableflow.order import Order, require_repeated
 
 
+@grouped
 def edit(
-    model: o.Model = None,
-    prompt: o.Prompt = None,
-    to: Annotated[list[str] | None, typer.Option("--to", "-t", help="An edited prompt; repeat it for more.")] = None,
-    image: o.Picture = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the drawn source [random].")] = None,
-    out: o.Out = Path("out"),
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    edit_guidance: Annotated[
-        float | None, typer.Option("--edit-guidance", help="Of the edits [the source's, with --image 3].")
-    ] = None,
-    height: o.Height = None,
-    width: o.Width = None,
-    layers: o.Layers = None,
-    weight: Annotated[float | None, typer.Option("--weight", help="Of the injection, 0 to 1 [1].")] = None,
-    window: Annotated[str | None, typer.Option("--window", help="Inject at these flow times only, as 0.4,1.")] = None,
-    solver: o.Solver = None,
-    inversion: o.Inversion = None,
-    preset: o.Preset = None,
-    nudge: o.Nudge = None,
-    keep: o.Keep = None,
-    max_sequence_length: o.TextLength = None,
+    source: SourceOptions,
+    wish: EditOptions,
+    model: ModelOptions,
+    output: OutputOptions,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML run file; options win over it.")] = None,
     from_image: Annotated[Path | None, typer.Option("--from-image", help="Repeat the run behind this PNG.")] = None,
+    trust_recipe: Annotated[
+        bool, typer.Option("--trust-recipe", help="Load the model that the PNG's recipe names, without -m.")
+    ] = False,
     session: Annotated[
         Path | None, typer.Option("--session", help="Keep the source here, or edit the one there.")
     ] = None,
     preview: Annotated[int, typer.Option("--preview", help="Write preview.png every so many steps; 0 never.")] = 0,
     metadata: Annotated[bool, typer.Option(help="Put the recipe into the PNGs.")] = True,
-    device: o.Device = "auto",
-    dtype: o.Dtype = None,
-    offload: o.Offload = "none",
-    components: o.Components = o.FLUX_DEV,
-    lora: o.Lora = None,
-    quantise: o.Quantise = None,
-    offline: o.Offline = False,
-    dry_run: o.DryRun = False,
-    quiet: o.Quiet = False,
-    form: o.OutputFormat = Format.text,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")] = False,
 ) -> None:
     """Edit a drawn picture (--prompt, --seed) or a real one (--image, --prompt): one result for every --to."""
-    given = {name: value for name, value in locals().items() if name in EditSettings.model_fields}
-    settings = make_settings(
-        from_recipe(read_recipe(from_image)) if from_image else {}, read_yaml(config) if config else {}, given
-    )
-    reporter = Reporter(quiet=quiet, form=form)
-    if settings.image is not None:
-        prepare(settings.image, multiple=1)  # a bad picture is refused before a model is loaded
+    given = _given(source, wish, model)
+    own = {} if config is None else read_run_file(config)
+    recipe = {} if from_image is None else _from_image(from_image, own | _said(given), trust_recipe)
+    order = order_from(recipe, own, given)
+    order.check()
+    reporter = output.reporter()
     if not dry_run:
-        check_writable(out)
-    reporter.say(f"loading {settings.model} ...")
-    loaded = o.open_model(
-        settings.model, device, dtype, offload, components, lora, offline, settings.max_sequence_length, quantise
-    )
-    editor = StableFlow(loaded, layers=settings.layers, kv_memory=settings.keep, preset=settings.speed())
+        check_writable(output.out)
+        if order.image is not None:
+            refuse_to_replace(order.image, _written(output.out, len(order.to)))
+    loaded = model.open(reporter, **{name: getattr(order, name) for name in SHAPING})
+    editor = order.make_editor(loaded)
     if dry_run:
-        plan = edit_plan(editor, settings)
+        plan = edit_plan(editor, order)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
         return
-    source = _source(editor, settings, session, reporter)
+    made = _source(editor, order, session, reporter)
+    if from_image is not None and not _changes_source(given):
+        require_repeated(order, made)
     with reporter.progress("editing") as advance:
-        result = editor.edit(
-            source,
-            settings.to,
-            guidance_scale=settings.edit_guidance,
-            weight=settings.weight,
-            t_window=settings.window,
-            callback=_previewing(editor, out, preview, advance),
-        )
-    _report(result, result.save(out, metadata=metadata), reporter)
+        result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
+    original = order.image if result.region is not None and order.exact else None
+    files = result.save(output.out, metadata=metadata, original=original)
+    _report(result, files, reporter)
 
 
-def make_source(editor: StableFlow, settings: EditSettings, reporter: Reporter) -> Source:
+def make_source(editor: Editor, order: Order, reporter: Reporter) -> Source:
     """Draw the source, or invert the picture."""
-    if settings.image is None:
-        with reporter.progress("drawing the source") as advance:
-            return editor.generate(
-                settings.prompt or "",
-                seed=settings.seed,
-                num_steps=15 if settings.steps is None else settings.steps,
-                guidance_scale=settings.guidance,
-                height=settings.height,
-                width=settings.width,
-                solver=make_solver(settings.solver or "euler"),
-                callback=advance,
-            )
-    with reporter.progress("inverting the picture") as advance:
-        source = editor.invert(
-            settings.image,
-            settings.prompt or "",
-            solver=None if settings.solver is None else make_solver(settings.solver),
-            num_steps=settings.steps,
-            nudge_scale=settings.nudge,
-            inversion=settings.inversion,
-            guidance_scale=1.0 if settings.guidance is None else settings.guidance,
-            height=settings.height,
-            width=settings.width,
-            callback=advance,
+    with reporter.progress("drawing the source" if order.image is None else "inverting the picture") as advance:
+        return order.make_source(editor, advance)
+
+
+def _given(source: SourceOptions, wish: EditOptions, model: ModelOptions) -> dict[str, Any]:
+    """What the options say, by the names of an order."""
+    values = dataclasses.asdict(source) | dataclasses.asdict(wish) | {name: getattr(model, name) for name in SHAPING}
+    return values | {"set": parse_set(wish.set), "region": where(values.pop("mask"))}
+
+
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any]:
+    """The order in a PNG, which chooses no model, adapter or file by itself; `own` is what the user says."""
+    values = from_recipe(read_recipe(path))
+    asked, region = values["model"], str(values["region"])
+    refused_anyway = values["image_digest"] is not None and "image" not in own
+    if "model" not in own and asked not in BUNDLED and not trusted and not refused_anyway:
+        raise InputError(
+            f"The recipe in {path} asks for the model {visible(asked)!r}. Give it with -m, or load what the recipe "
+            "names with --trust-recipe."
         )
-    if settings.image_digest is not None:
-        source.fingerprint.require(image=settings.image_digest)
-    return source
+    if "region" not in own and region.removeprefix("~").startswith("mask:"):
+        raise InputError(f"The recipe in {path} names a file as its region, {visible(region)!r}. Give it with --mask.")
+    return values
 
 
-def _source(editor: StableFlow, settings: EditSettings, session: Path | None, reporter: Reporter) -> Source:
+SOURCE_SETTINGS = ("prompt", "seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge", "preset")
+
+
+def _changes_source(given: dict[str, Any]) -> bool:
+    """Whether options ask for another source than the repeated run's."""
+    names = (*SOURCE_SETTINGS, "dtype", "max_sequence_length", "quantise", "lora", "negative")
+    return any(given[name] is not None for name in names)
+
+
+def _source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
     """The saved session if there is one and it was made with the settings given; else a new one, saved if asked."""
     if session is None or not (session / "source.json").exists():
-        source = make_source(editor, settings, reporter)
+        source = make_source(editor, order, reporter)
         if session is not None:
             source.save(session)
         return source
     source = Source.load(session, device=editor.model.device)
-    asked = {
-        "prompt": settings.prompt, "seed": settings.seed, "num_steps": settings.steps, "height": settings.height,
-        "width": settings.width, "guidance_scale": settings.guidance,
-    }  # fmt: skip
-    if settings.preset is not None and settings.image is not None:
-        speed = settings.speed()
-        asked["num_steps"] = speed.num_steps if settings.steps is None else settings.steps
-        asked["inversion"] = settings.inversion or speed.inversion
-    source.fingerprint.require(**{name: value for name, value in asked.items() if value is not None})
-    if (settings.image is None) != (source.fingerprint.image is None):
-        raise InputError(
-            f"The session in {session} is of a {'drawn' if settings.image else 'real'} picture; see --image."
-        )
+    order.require_session(editor, source, where=str(session))
     return source
 
 
-def _previewing(editor: StableFlow, out: Path, every: int, advance) -> Any:
+def _written(out: Path, edits: int) -> list[Path]:
+    names = ["source.png", "comparison.png", "preview.png", *(f"edit_{i}.png" for i in range(1, edits + 1))]
+    return [out / name for name in names]
+
+
+def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRecord], None]) -> Any:
     def callback(record: StepRecord) -> None:
         advance(record)
         if every and (record.index + 1) % every == 0:
@@ -158,8 +135,12 @@ def _previewing(editor: StableFlow, out: Path, every: int, advance) -> Any:
 
 
 def _report(result: EditResult, files: list[Path], reporter: Reporter) -> None:
-    lines = [f"{file}: {prompt}" for file, prompt in zip(files[1:], result.prompts)]
+    lines = [f"{file}: {visible(prompt)}" for file, prompt in zip(files[1:], result.prompts)]
     reporter.result(
         {"files": [str(file) for file in files], "recipe": result.recipe},
-        [f"{files[0]}: {result.source.fingerprint.prompt} (source)", *lines, f"{files[-2]}: all side by side"],
+        [
+            f"{files[0]}: {visible(result.source.fingerprint.prompt)} (source)",
+            *lines,
+            f"{files[-2]}: all side by side",
+        ],
     )

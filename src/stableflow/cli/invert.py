@@ -1,66 +1,45 @@
 """`stableflow invert`: turn a real picture into a session that can be edited again and again."""
 
-from pathlib import Path
+import dataclasses
+from typing import Annotated
 
-from stableflow.cli import options as o
+import typer
+
 from stableflow.cli.edit import make_source
-from stableflow.cli.output import Format, Reporter
-from stableflow.cli.settings import make_settings
-from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.cli.grouped import grouped
+from stableflow.cli.options import SHAPING, ModelOptions, OutputOptions, SourceOptions
+from stableflow.cli.settings import order_from
 from stableflow.errors import InputError
-from stableflow.files import check_writable
-from stableflow.images import prepare, save_png, to_pil
+from stableflow.files import check_writable, refuse_to_replace
+from stableflow.images import save_png, to_pil
 
 
+@grouped
 def invert(
-    image: o.Picture = None,
-    prompt: o.Prompt = None,
-    out: o.Out = Path("out"),
-    model: o.Model = None,
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
-    height: o.Height = None,
-    width: o.Width = None,
-    layers: o.Layers = None,
-    solver: o.Solver = None,
-    inversion: o.Inversion = None,
-    preset: o.Preset = None,
-    nudge: o.Nudge = None,
-    keep: o.Keep = None,
-    max_sequence_length: o.TextLength = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = None,
-    offload: o.Offload = "none",
-    components: o.Components = o.FLUX_DEV,
-    lora: o.Lora = None,
-    quantise: o.Quantise = None,
-    offline: o.Offline = False,
-    quiet: o.Quiet = False,
-    form: o.OutputFormat = Format.text,
+    source: SourceOptions,
+    model: ModelOptions,
+    output: OutputOptions,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="Whose keys and values to keep: vital, all, or numbers [vital].")
+    ] = None,
 ) -> None:
     """Invert a picture and keep the session; `stableflow edit --session` edits it without inverting again."""
-    if image is None:
+    if source.image is None:
         raise InputError("--image is missing: name the picture to invert.")
-    settings = make_settings(
-        {"model": model, "image": image, "prompt": prompt, "steps": steps, "guidance": guidance, "height": height,
-         "width": width, "layers": layers, "solver": solver, "inversion": inversion, "preset": preset, "nudge": nudge,
-         "keep": keep, "max_sequence_length": max_sequence_length, "to": ["-"]}
-    )  # fmt: skip
-    reporter = Reporter(quiet=quiet, form=form)
-    prepare(image, multiple=1)
+    shaping = {name: getattr(model, name) for name in SHAPING}
+    order = order_from(dataclasses.asdict(source) | shaping | {"layers": layers, "to": ["-"]})
+    order.check()
+    reporter, out = output.reporter(), output.out
     check_writable(out)
-    reporter.say(f"loading {settings.model} ...")
-    loaded = o.open_model(
-        settings.model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise
-    )
-    editor = StableFlow(loaded, layers=settings.layers, kv_memory=settings.keep, preset=settings.speed())
-    source = make_source(editor, settings, reporter)
-    source.save(out)
-    save_png(out / "reconstruction.png", to_pil(source.images[0], source.alpha))
+    refuse_to_replace(source.image, [out / "reconstruction.png"])
+    editor = order.make_editor(model.open(reporter))
+    made = make_source(editor, order, reporter)
+    made.save(out)
+    save_png(out / "reconstruction.png", to_pil(made.images[0], made.alpha))
     reporter.result(
-        {"session": str(out), "reconstruction": str(out / "reconstruction.png"), "nfe": source.nfe},
+        {"session": str(out), "reconstruction": str(out / "reconstruction.png"), "nfe": made.nfe},
         [
-            f"{out}: session, {source.nfe} model evaluations",
+            f"{out}: session, {made.nfe} model evaluations",
             f"{out / 'reconstruction.png'}: what the model makes of it",
         ],
     )

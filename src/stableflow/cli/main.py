@@ -1,5 +1,7 @@
 """The `stableflow` command."""
 
+import io
+import os
 import sys
 import warnings
 from typing import TextIO
@@ -9,10 +11,12 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stableflow.cli import bench, doctor, edit, invert, maps, scenes, train, vital
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, scenes, train, vital
+from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+DEBUG = "STABLEFLOW_DEBUG"  # set to see where an unexpected error comes from
 OUT_OF_MEMORY = (
     "The accelerator's memory is full. In this order: fewer --to prompts at a time; --keep cpu; --offload model; "
     "--offload group; a smaller --height and --width. Seed and size are never changed for you."
@@ -27,6 +31,7 @@ app = typer.Typer(
 )
 app.command("edit")(edit.edit)
 app.command("invert")(invert.invert)
+app.command("editors")(editors.editors)
 app.add_typer(vital.app, name="vital")
 app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)
@@ -42,14 +47,37 @@ def run() -> None:
         library.set_verbosity_error()
         library.disable_progress_bar()
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal of few characters is no reason to fail
     try:
         app()
+        sys.stdout.flush()
     except StableFlowError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED if isinstance(error, (NumericsError, InterventionError)) else USAGE)
+        _fail(str(error), FAILED if isinstance(error, (NumericsError, InterventionError)) else USAGE)
     except torch.OutOfMemoryError:
-        print(f"error: {OUT_OF_MEMORY}", file=sys.stderr)
+        _fail(OUT_OF_MEMORY, FAILED)
+    except MemoryError:
+        _fail("The memory of this machine is full. Use a smaller --height and --width, or fewer --to prompts.", FAILED)
+    except KeyboardInterrupt:
+        _fail("Interrupted. What was finished is kept.", INTERRUPTED)
+    except BrokenPipeError:  # what reads the output, such as head, has left
+        sys.stdout = None
         sys.exit(FAILED)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _fail(f"{type(error).__name__}: {_line(error)} This is a fault of stableflow: please report it with the output "
+              f"of the same command under {DEBUG}=1.", FAILED)  # fmt: skip
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"error: {visible(message)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
 
 
 def _show_warning(
@@ -58,4 +86,4 @@ def _show_warning(
 ) -> None:  # fmt: skip
     """Our own warnings in one line; other libraries' are not for the user of a command."""
     if issubclass(category, UserWarning) and "stableflow" in filename:
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {visible(str(message))}", file=sys.stderr)

@@ -1,94 +1,73 @@
 """`stableflow maps`: what points of a picture attend to while it is edited."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stableflow.cli import options as o
 from stableflow.cli.edit import make_source
-from stableflow.cli.output import Format, Reporter
-from stableflow.cli.settings import EditSettings, make_settings
+from stableflow.cli.grouped import grouped
+from stableflow.cli.options import SHAPING, ModelOptions, OutputOptions, SourceOptions
+from stableflow.cli.output import Reporter
+from stableflow.cli.settings import order_from
 from stableflow.editing.attention import AttentionResult, attention
 from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.errors import InputError, unknown_name
 from stableflow.files import check_writable
-from stableflow.images import prepare
+from stableflow.interventions.blend import WHOLE_FLOW
 from stableflow.reports.attention import attention_figure
 from stableflow.reports.figures import check_figures, save_figure
 
 FIGURES = ("png", "svg")
 
 
+@grouped
 def maps(
+    source: SourceOptions,
+    model: ModelOptions,
+    output: OutputOptions,
     point: Annotated[
         list[str] | None,
         typer.Option("--point", help="Pixel x,y of the source, from its top left; repeat it for more."),
     ] = None,
-    model: o.Model = None,
-    prompt: o.Prompt = None,
     to: Annotated[str | None, typer.Option("--to", "-t", help="The edited prompt.")] = None,
-    image: o.Picture = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the drawn source [random].")] = None,
-    out: o.Out = Path("out"),
-    steps: o.Steps = None,
-    guidance: o.Guidance = None,
     edit_guidance: Annotated[
         float | None, typer.Option("--edit-guidance", help="Of the edit [the source's, with --image 3].")
     ] = None,
-    height: o.Height = None,
-    width: o.Width = None,
-    layers: o.Layers = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="vital, all, or numbers [vital].")] = None,
     weight: Annotated[float | None, typer.Option("--weight", help="Of the injection, 0 to 1 [1].")] = None,
     window: Annotated[str | None, typer.Option("--window", help="Inject at these flow times only, as 0.4,1.")] = None,
     against: Annotated[
         str | None, typer.Option("--against", help="Layers beside the injected ones [every other].")
     ] = None,
     figure: Annotated[str, typer.Option("--figure", help="png or svg.")] = "png",
-    solver: o.Solver = None,
-    inversion: o.Inversion = None,
-    nudge: o.Nudge = None,
-    keep: o.Keep = None,
-    max_sequence_length: o.TextLength = None,
-    device: o.Device = "auto",
-    dtype: o.Dtype = None,
-    offload: o.Offload = "none",
-    components: o.Components = o.FLUX_DEV,
-    lora: o.Lora = None,
-    quantise: o.Quantise = None,
-    offline: o.Offline = False,
-    quiet: o.Quiet = False,
-    form: o.OutputFormat = Format.text,
 ) -> None:
     """Show what points attend to during an edit, in the layers with injection and in the others: image and words."""
-    values = locals() | {"to": [to] if to else None}
-    settings = make_settings({name: value for name, value in values.items() if name in EditSettings.model_fields})
+    asked = {"to": [to] if to else None, "layers": layers, "weight": weight, "window": window}
+    shaping = {name: getattr(model, name) for name in SHAPING}
+    order = order_from(dataclasses.asdict(source) | shaping | asked)
     points = [_numbers(text, "--point", count=2) for text in point or []]
     if not points:
         raise InputError("--point is missing: give at least one pixel of the source, such as --point 32,40.")
     if figure not in FIGURES:
         raise unknown_name("figure format", figure, FIGURES)
-    reporter = Reporter(quiet=quiet, form=form)
-    if image is not None:
-        prepare(image, multiple=1)
+    order.check()
+    reporter, out = output.reporter(), output.out
     check_figures()
     check_writable(out)
-    reporter.say(f"loading {settings.model} ...")
-    loaded = o.open_model(
-        settings.model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise
-    )
-    editor = StableFlow(loaded, layers=settings.layers, kv_memory=settings.keep)
+    editor = StableFlow(model.open(reporter), **order.settings())
     groups = layer_groups(editor, None if against is None else _numbers(against, "--against"))
-    source = make_source(editor, settings, reporter)
+    made = make_source(editor, order, reporter)
     with reporter.progress("editing") as advance:
         result = attention(
             editor,
-            source,
-            settings.to,
+            made,
+            order.to,
             points=[(x, y) for x, y in points],
-            inject_window=settings.window,
-            weight=settings.weight,
-            guidance_scale=settings.edit_guidance,
+            inject_window=order.window or WHOLE_FLOW,
+            weight=1.0 if weight is None else weight,
+            guidance_scale=edit_guidance,
             callback=advance,
         )
     files = [save_figure(attention_figure(result, groups), out / f"attention.{figure}"), *result.save(out)]
@@ -98,20 +77,25 @@ def maps(
 def layer_groups(editor: StableFlow, against: list[int] | None = None) -> dict[str, list[int]]:
     """Return the layers with injection and those to set beside them, by title."""
     every = range(len(editor.model.layers))
-    others = [layer for layer in every if layer not in editor.layers] if against is None else against
+    others = [layer for layer in every if layer not in editor.chosen_layers] if against is None else against
     wrong = [layer for layer in others if layer not in every]
-    if wrong or not editor.layers or not others:
+    if wrong or not editor.chosen_layers or not others:
         raise InputError(
             f"Both --layers and --against need layers out of 0..{len(every) - 1} to compare; got "
-            f"{list(editor.layers)} and {others}."
+            f"{list(editor.chosen_layers)} and {others}."
         )
     named = "others" if against is None else ", ".join(map(str, others))
-    return {f"injected: {', '.join(map(str, editor.layers))}": list(editor.layers), f"not injected: {named}": others}
+    return {
+        f"injected: {', '.join(map(str, editor.chosen_layers))}": list(editor.chosen_layers),
+        f"not injected: {named}": others,
+    }
 
 
 def _numbers(text: str, option: str, count: int | None = None) -> list[int]:
     try:
         numbers = [int(part) for part in text.split(",")]
+        if any(abs(number) > 10**9 for number in numbers):
+            numbers = []
     except ValueError:
         numbers = []
     if not numbers or count not in (None, len(numbers)):

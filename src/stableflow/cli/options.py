@@ -1,67 +1,178 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, in groups."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import torch
 import typer
 
-from stableflow.cli.output import Format
+from stableflow.cli.output import Format, Reporter
 from stableflow.errors import unknown_name
 from stableflow.models.base import FlowModel
 from stableflow.models.load import load
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="tiny (bundled), a folder, a file, or a hub id.")]
-Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help="The source: what to draw, or what --image shows.")]
-Picture = Annotated[Path | None, typer.Option("--image", "-i", help="Edit this picture instead of a drawn one.")]
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Solver steps [15, with --image the preset's: 50].")]
-Guidance = Annotated[float | None, typer.Option("--guidance", help="Of the source [the model's, with --image 1].")]
-Height = Annotated[int | None, typer.Option("--height", help="Pixels.")]
-Width = Annotated[int | None, typer.Option("--width", help="Pixels.")]
-Layers = Annotated[str | None, typer.Option("--layers", help="vital, or numbers such as 0,1,17 [vital].")]
-Solver = Annotated[str | None, typer.Option("--solver", help="euler, fixed_point, midpoint, fireflow or heun.")]
-Inversion = Annotated[str | None, typer.Option("--inversion", help="aligned or paper [the preset's].")]
-Preset = Annotated[
-    str | None, typer.Option("--preset", help="exact, balanced or fast: speed against fidelity [exact].")
-]
-Nudge = Annotated[
-    float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the preset's, or 1.15].")
-]
-Keep = Annotated[str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu or share.")]
-TextLength = Annotated[int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16 [bfloat16 on an accelerator].")]
-Offload = Annotated[str, typer.Option("--offload", help="none, model or group.")]
-Components = Annotated[
-    str, typer.Option("--components", help="Everything but the transformer, when --model is a single file.")
-]
-Lora = Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")]
-Quantise = Annotated[str | None, typer.Option("--quantise", help="Transformer weights in int8 or fp8, by torchao.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-OutputFormat = Annotated[Format, typer.Option("--format", help="text or json.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")]
-
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="text or json.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-def open_model(
-    name: str, device: str, dtype: str | None, offload: str, components: str, lora: str | None, offline: bool,
-    max_sequence_length: int | None, quantise: str | None,
-) -> FlowModel:  # fmt: skip
-    """Load the model that the options name."""
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype is not None and dtype not in dtypes:
-        raise unknown_name("dtype", dtype, dtypes)
-    return load(
-        name,
-        device=device,
-        dtype=dtypes[dtype] if dtype else None,
-        offload=offload,
-        components=components,
-        lora=lora,
-        offline=offline,
-        max_sequence_length=max_sequence_length,
-        quantise=quantise,
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded."""
+
+    title: ClassVar[str] = "Model"
+
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, mps.")] = "auto"
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32 or bfloat16 [bfloat16 on an accelerator].")] = (
+        None
     )
+    offload: Annotated[str, typer.Option("--offload", help="none, model or group.")] = "none"
+    components: Annotated[
+        str | None, typer.Option("--components", help="All but the transformer, for a single file [FLUX.1-dev's].")
+    ] = None
+    lora: Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")] = None
+    quantise: Annotated[
+        str | None, typer.Option("--quantise", help="Transformer weights in int8 or fp8, by torchao.")
+    ] = None
+    max_sequence_length: Annotated[
+        int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")
+    ] = None
+    offline: Offline = False
+
+    def load(self, name: str, reporter: Reporter | None = None) -> FlowModel:
+        """Load a model by its name."""
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
+        if reporter is not None:
+            reporter.say(f"loading {name} ...")
+        return load(
+            name,
+            device=self.device,
+            dtype=DTYPES[self.dtype] if self.dtype else None,
+            offload=self.offload,
+            components=self.components or FLUX_DEV,
+            lora=self.lora,
+            offline=self.offline,
+            max_sequence_length=self.max_sequence_length,
+            quantise=self.quantise,
+        )
+
+
+@dataclass(frozen=True)
+class ModelOptions(LoadOptions):
+    """Which model, and how it is loaded."""
+
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="tiny (bundled), a folder, a file, or a hub id [tiny].")
+    ] = None
+
+    def open(self, reporter: Reporter, **chosen: Any) -> FlowModel:
+        """Load the model.
+
+        Args:
+            chosen: What a run file or a recipe says instead, by the names in `SHAPING`.
+        """
+        options = replace(self, **{name: value for name, value in chosen.items() if value is not None})
+        return options.load(options.model or "tiny", reporter)
+
+
+SHAPING = ("model", "dtype", "components", "lora", "quantise", "max_sequence_length")
+"""Options of the model that shape pictures, and so belong to an order."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """The picture to edit."""
+
+    title: ClassVar[str] = "Source"
+
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="The source: what to draw, or what --image shows.")
+    ] = None
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="Edit this picture instead of a drawn one.")] = (
+        None
+    )
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the drawn source [random].")] = None
+    steps: Annotated[int | None, typer.Option("--steps", help="Solver steps [15, with --image the preset's: 50].")] = (
+        None
+    )
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="Of the source [the model's, with --image 1].")
+    ] = None
+    height: Annotated[int | None, typer.Option("--height", help="Pixels.")] = None
+    width: Annotated[int | None, typer.Option("--width", help="Pixels.")] = None
+    solver: Annotated[str | None, typer.Option("--solver", help="euler, fixed_point, midpoint, fireflow or heun.")] = (
+        None
+    )
+    inversion: Annotated[str | None, typer.Option("--inversion", help="aligned or paper [the preset's].")] = None
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="exact, balanced or fast: speed against fidelity [exact].")
+    ] = None
+    nudge: Annotated[
+        float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the checkpoint's, or 1.15].")
+    ] = None
+    keep: Annotated[str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu or share.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """What to make of it."""
+
+    title: ClassVar[str] = "Edit"
+
+    to: Annotated[list[str] | None, typer.Option("--to", "-t", help="An edited prompt; repeat it for more.")] = None
+    editor: Annotated[
+        str | None, typer.Option("--editor", "-e", help="A method: `stableflow editors` lists them [stable-flow].")
+    ] = None
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the method, as key=value; repeat it for more.")
+    ] = None
+    mask: Annotated[
+        str | None,
+        typer.Option("--mask", help="Where edits may act: a file, box:x,y,w,h, word:cat, change, foreground, ~..."),
+    ] = None
+    exact: Annotated[
+        bool | None, typer.Option("--exact/--held", help="Outside the mask: the given pixels, or the model's [exact].")
+    ] = None
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="0 is the source, 1 the freest edit [the method's own].")
+    ] = None
+    negative: Annotated[
+        str | None, typer.Option("--negative", help="What guidance leads away from, where the model has it.")
+    ] = None
+    edit_guidance: Annotated[
+        float | None, typer.Option("--edit-guidance", help="Of the edits [the source's, with --image 3].")
+    ] = None
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="vital, all, or numbers such as 0,1,17 [vital; all with a mask].")
+    ] = None
+    weight: Annotated[
+        str | None, typer.Option("--weight", help="Of the injection: 0 to 1, or over flow time as 1:1,0.4:0 [1].")
+    ] = None
+    window: Annotated[str | None, typer.Option("--window", help="Inject at these flow times only, as 0.4,1.")] = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go, and what is said."""
+
+    title: ClassVar[str] = "Output"
+
+    out: Out = Path("out")
+    quiet: Quiet = False
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and progress.")] = (
+        False
+    )
+    form: OutputFormat = Format.text
+
+    def reporter(self) -> Reporter:
+        """Return what talks to the user."""
+        return Reporter(quiet=self.quiet, form=self.form)

@@ -1,6 +1,7 @@
 """What the command line prints: for people on the terminal, as JSON for programs."""
 
 import json
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,10 +12,38 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from stableflow.flow.integrate import StepRecord
 
+DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+
 
 class Format(StrEnum):
     text = "text"
     json = "json"
+
+
+def visible(text: str) -> str:
+    """Return text for a terminal: control characters and escapes are shown, never obeyed; lines stay lines.
+
+    Prompts, names of files and messages of libraries can be anybody's. What turns the direction of writing is shown
+    too, and so is half of a character, which no terminal takes.
+    """
+    return "".join(
+        character if character in "\n\t" or not _acts(character) else _escaped(character) for character in str(text)
+    )
+
+
+def without_half_characters(text: str) -> str:
+    """Return text that can be encoded."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _acts(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character in DIRECTIONS)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 class Reporter:
@@ -27,11 +56,14 @@ class Reporter:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._errors.print(text, markup=False, soft_wrap=True)
+            self._errors.print(visible(text), markup=False, soft_wrap=True)
 
     def result(self, values: dict[str, Any], lines: list[str]) -> None:
         """Print the outcome: the values as JSON, or the lines."""
-        print(json.dumps(values, ensure_ascii=False, indent=2) if self._form is Format.json else "\n".join(lines))
+        if self._form is Format.json:
+            print(without_half_characters(json.dumps(values, ensure_ascii=False, indent=2)))
+        else:
+            print("\n".join(visible(line) for line in lines))
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callable[[StepRecord], None]]:

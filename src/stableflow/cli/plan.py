@@ -2,51 +2,55 @@
 
 from typing import Any
 
-from stableflow.cli.settings import EditSettings
-from stableflow.editing.memory import choose_keep, needed_bytes
-from stableflow.editing.methods.stable_flow import StableFlow
-from stableflow.editing.sampling import sampler_of
+from stableflow.editing import Editor
+from stableflow.editing.memory import choose_memory, needed_bytes
+from stableflow.editing.path import sampler_of
 from stableflow.flow.integrate import count_evaluations
 from stableflow.flow.solvers import make_solver
 from stableflow.images import prepare
+from stableflow.order import DRAWN_STEPS, Order
 
 
-def edit_plan(editor: StableFlow, settings: EditSettings) -> dict[str, Any]:
+def edit_plan(editor: Editor, order: Order) -> dict[str, Any]:
     """Return size, steps, model evaluations, rows and memory of an edit run, without running the model."""
-    model, real = editor.model, settings.image is not None
-    if settings.image is not None:
+    model = editor.model
+    if order.image is not None:
         picture = prepare(
-            settings.image,
+            order.image,
             multiple=model.pixel_multiple,
             max_side=max(model.default_size),
-            height=settings.height,
-            width=settings.width,
+            height=order.height,
+            width=order.width,
         )
         height, width = picture.pixels.shape[-2:]
     else:
         default_height, default_width = model.default_size
-        height, width = settings.height or default_height, settings.width or default_width
-    speed = editor.preset
-    steps = settings.steps if settings.steps is not None else (speed.num_steps if real else 15)
+        height, width = order.height or default_height, order.width or default_width
+    plan = {"model": model.name, "editor": editor.name, "size": f"{width}x{height}", "files": len(order.to) + 3}
+    return plan | (_on_path(editor, order, height, width) if editor.needs_path else {"edits": len(order.to)})
+
+
+def _on_path(editor: Editor, order: Order, height: int, width: int) -> dict[str, Any]:
+    """What an editor runs that starts from the source's noise."""
+    model, real = editor.model, order.image is not None
+    speed, recording = editor.speed(), editor.recording()
+    steps = order.steps if order.steps is not None else (speed.num_steps if real else DRAWN_STEPS)
     grid = model.time_grid(steps, height, width)
-    solver = make_solver(settings.solver or (speed.solver if real else "euler"))
-    twice = real and (settings.inversion or speed.inversion) == "paper"
+    solver = make_solver(order.solver or (speed.solver if real else "euler"))
+    twice = real and (order.inversion or speed.inversion) == "paper"
     sampler = sampler_of(solver) if twice else solver
     passes, evaluations = count_evaluations(sampler, grid), count_evaluations(solver, grid)
     edit_passes = passes if twice or not real else grid.num_steps  # aligned replay: one a step
     kv_bytes = needed_bytes(
-        model, height, width, layers=len(editor.layers), passes=edit_passes, precision=speed.kv_precision
+        model, height, width, layers=len(recording.layers), passes=edit_passes, precision=recording.precision
     )
-    keep = choose_keep(editor.keep, kv_bytes, model.device)
+    memory = choose_memory(recording.memory, kv_bytes, model.device)
     return {
-        "model": model.name,
-        "size": f"{width}x{height}",
-        "layers": list(editor.layers),
+        "layers": list(recording.layers),
         "preset": speed.name,
         "steps": steps,
-        "source evaluations": evaluations + (passes if twice and keep != "share" else 0),
-        "edit rows": len(settings.to) + (keep == "share"),
+        "source evaluations": evaluations + (passes if twice and memory != "share" else 0),
+        "edit rows": len(order.to) + (memory == "share"),
         "edit evaluations": edit_passes,
-        "keys and values": "shared in the batch" if keep == "share" else f"{kv_bytes / 1e6:.1f} MB on {keep}",
-        "files": len(settings.to) + 3,
+        "keys and values": "shared in the batch" if memory == "share" else f"{kv_bytes / 1e6:.1f} MB on {memory}",
     }

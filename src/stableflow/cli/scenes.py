@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from stableflow.checks import check_count, check_seed
 from stableflow.cli import options as o
 from stableflow.cli.output import Format, Reporter
-from stableflow.errors import InputError
 from stableflow.files import check_writable, write_text_atomic
 from stableflow.images import save_png, to_pil
 from stableflow.scenes import Scene, attributes, caption, changed_region, edit, render, sample
@@ -28,8 +28,9 @@ def scenes(
     form: o.OutputFormat = Format.text,
 ) -> None:
     """Write each scene, one true edit of it, the mask of what the edit changes, and both captions."""
-    if count < 1 or size < 16:
-        raise InputError(f"--count needs 1 or more and --size 16 or more, got {count} and {size}.")
+    check_count("--count", count, 1, 100_000)
+    check_count("--size", size, 16, 4096)
+    check_seed("--seed", seed)
     attributes(layers)  # refused before anything is written
     check_writable(out)
     records = [_write_pair(out, seed + i, size, layers) for i in range(count)]

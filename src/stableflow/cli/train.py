@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from stableflow.checks import check_path
 from stableflow.training.recipe import RECIPES, STAGES, run_stage
 
 
@@ -27,4 +28,5 @@ def train(
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 -m stableflow.training STAGE
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    folder = None if folder is None else check_path("--folder", folder)
     run_stage(stage, model=model, folder=folder, device=device, start=start, flow_steps=steps)

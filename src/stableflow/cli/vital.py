@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +11,11 @@ import torch
 import typer
 from typer.core import TyperGroup
 
+from stableflow.checks import check_count
 from stableflow.cli import options as o
+from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter
+from stableflow.cli.vitality_report import report_vitality, shown
 from stableflow.errors import InputError
 from stableflow.files import check_writable
 from stableflow.images import comparison_grid, save_png, to_pil
@@ -22,7 +25,7 @@ from stableflow.jobs.run import Shard
 from stableflow.models.base import FlowModel
 from stableflow.reports.figures import check_figures, save_figure
 from stableflow.reports.vitality import vitality_figure, windows_figure
-from stableflow.vital.choice import choose, parse_choice
+from stableflow.vital.choice import parse_choice
 from stableflow.vital.compare import jaccard, rank_correlation
 from stableflow.vital.measure import Measurer, VitalityJob, measured_size
 from stableflow.vital.presets import Preset, all_presets, known_preset
@@ -50,8 +53,10 @@ app = typer.Typer(
 
 
 @app.command()
+@grouped
 def measure(
     model: Annotated[str, typer.Argument(help="tiny (bundled), a folder, a file, or a hub id.")],
+    loading: o.LoadOptions,
     protocol: Annotated[str, typer.Option("--protocol", help=f"{', '.join(PROTOCOLS)}.")] = "exact",
     prompts: Annotated[
         str | None, typer.Option("--prompts", help=f"{', '.join(PROMPT_SETS)}, or a file [the preset's, or diverse].")
@@ -68,21 +73,13 @@ def measure(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Euler steps [15].")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", help="[the model's]")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the first prompt.")] = 0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the first prompt [0].")] = None,
     batch: Annotated[int | None, typer.Option("--batch", help="Prompts that run together [by size].")] = None,
     out: o.Out = Path("out/vital"),
     windows: Annotated[int, typer.Option("--windows", help="Also measure in so many windows of steps.")] = 0,
     strips: Annotated[int, typer.Option("--strips", help="Draw every layer's bypass for so many prompts.")] = 0,
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
     ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0,
-    device: o.Device = "auto",
-    dtype: o.Dtype = None,
-    offload: o.Offload = "none",
-    components: o.Components = o.FLUX_DEV,
-    lora: o.Lora = None,
-    quantise: o.Quantise = None,
-    offline: o.Offline = False,
-    max_sequence_length: o.TextLength = None,
     dry_run: o.DryRun = False,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
@@ -93,21 +90,20 @@ def measure(
     rule = None if choice is None else parse_choice(choice)
     texts = None if prompts is None else _prompts(prompts)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
+    names = tuple(similarity or ["dino_cls", "dino_patch"])
+    _check(names, windows, strips, ray, settings, part)
     if not dry_run:
         check_figures()
         check_writable(out)
-    reporter.say(f"loading {model} ...")
-    arguments = (model, device, dtype, offload, components, lora, offline, max_sequence_length, quantise)
-    loaded = o.open_model(*arguments)
+    loaded = loading.load(model, reporter)
     preset = known_preset(loaded)
     texts = texts or prompt_set(preset.prompts if preset else "diverse")
-    names = tuple(similarity or ["dino_cls", "dino_patch"])
     encoder = encoder or (preset.encoder if preset else DEFAULT_ENCODER)
     job = VitalityJob(
         loaded,
         texts,
         settings,
-        [SIMILARITIES[name](encoder, offline=offline) for name in names],
+        [SIMILARITIES[name](encoder, offline=loading.offline) for name in names],
         choice=rule or parse_choice(preset.choice if preset else "gap"),
         folder=None if dry_run else out,
     )
@@ -116,10 +112,8 @@ def measure(
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
         return
     if ray:
-        if settings.racing or part.count > 1:
-            raise InputError("--ray runs the exact protocol on all cells; leave --shard out and use --protocol exact.")
         with reporter.counter("measuring") as told:
-            opening = partial(open_measurer, arguments, job.prompts, settings, names, encoder)
+            opening = partial(open_measurer, model, loading, job.prompts, settings, names, encoder)
             run_on_ray(job.tasks(), opening, job.cells, workers=ray, told=told)
     with reporter.counter("measuring") as told:
         if not job.run(shard=part, told=told):
@@ -137,7 +131,7 @@ def measure(
         assert by_time is not None
         grid = loaded.time_grid(settings.num_steps, *measured_size(loaded, settings))
         files.append(save_figure(windows_figure(by_time, grid, model=loaded.name), out / "windows.png"))
-    _report(vitality, files, reporter, known=preset.vitality if preset and protocol != "exact" else {})
+    report_vitality(vitality, files, reporter, known=preset.vitality if preset and protocol != "exact" else {})
 
 
 @app.command()
@@ -148,12 +142,12 @@ def show(
     """Show a measurement, or the preset of a model."""
     reporter = Reporter(quiet=True, form=form)
     if Path(name).is_file():
-        _report(Vitality.load(name), [], reporter)
+        report_vitality(Vitality.load(name), [], reporter)
         return
     preset = _preset(name)
     values = dataclasses.asdict(preset)
-    lines = [f"{key}: {_shown(value)}" for key, value in values.items() if value is not None and key != "vitality"]
-    reporter.result(values, [*lines, *(f"vitality by {key}: {_shown(row)}" for key, row in preset.vitality.items())])
+    lines = [f"{key}: {shown(value)}" for key, value in values.items() if value is not None and key != "vitality"]
+    reporter.result(values, [*lines, *(f"vitality by {key}: {shown(row)}" for key, row in preset.vitality.items())])
 
 
 @app.command()
@@ -170,21 +164,41 @@ def compare(
         "chosen": [list(first.chosen), list(second.chosen)],
         "passes": [first.passes, second.passes],
     }
-    Reporter(quiet=True, form=form).result(values, [f"{key}: {_shown(value)}" for key, value in values.items()])
+    Reporter(quiet=True, form=form).result(values, [f"{key}: {shown(value)}" for key, value in values.items()])
 
 
 def open_measurer(
-    arguments: tuple, prompts: tuple[str, ...], protocol: Protocol, similarities: tuple[str, ...], encoder: str
+    model: str,
+    loading: o.LoadOptions,
+    prompts: tuple[str, ...],
+    protocol: Protocol,
+    similarities: tuple[str, ...],
+    encoder: str,
 ) -> Measurer:
     """Load everything that a worker process needs."""
-    return Measurer(o.open_model(*arguments), prompts, protocol, [SIMILARITIES[name](encoder) for name in similarities])
+    return Measurer(loading.load(model), prompts, protocol, [SIMILARITIES[name](encoder) for name in similarities])
 
 
 def _protocol(
-    name: str, count: int | None, steps: int | None, guidance: float | None, seed: int, batch: int | None
+    name: str, count: int | None, steps: int | None, guidance: float | None, seed: int | None, batch: int | None
 ) -> Protocol:
     given = {"prompts": count, "num_steps": steps, "guidance_scale": guidance, "first_seed": seed, "batch": batch}
     return dataclasses.replace(PROTOCOLS[name], **{key: value for key, value in given.items() if value is not None})
+
+
+def _check(names: Sequence[str], windows: int, strips: int, ray: int, settings: Protocol, part: Shard) -> None:
+    """Refuse at once what would be refused after hours."""
+    for name in names:
+        SIMILARITIES[name]
+    check_count("--strips", strips, 0)
+    check_count("--ray", ray, 0, 1024)
+    check_count(
+        "--windows", windows, 0, settings.num_steps, hint=f"There are {settings.num_steps} steps to split into windows."
+    )
+    if ray and (settings.racing or part.count > 1):
+        raise InputError("--ray runs the exact protocol on all cells; leave --shard out and use --protocol exact.")
+    if settings.racing and part.count > 1:
+        raise InputError("A race decides what to measure as it goes and cannot be sharded; use --protocol exact.")
 
 
 def _prompts(name: str) -> tuple[str, ...]:
@@ -242,49 +256,3 @@ def _strips(job: VitalityJob, count: int, out: Path) -> list[Path]:
         save_png(path, comparison_grid([to_pil(image) for image in images], labels, columns=min(len(sets), 10)))
         files.append(path)
     return files
-
-
-def _report(
-    vitality: Vitality, files: list[Path], reporter: Reporter, *, known: Mapping[str, Sequence[float]] | None = None
-) -> None:
-    """Print a measurement; `known` is what the exact protocol found on this checkpoint, if it is known."""
-    low, high = vitality.interval()
-    stability, chosen = vitality.stability(), vitality.chosen
-    rows = [
-        {
-            "layer": layer,
-            "kind": vitality.kinds[layer],
-            "vitality": round(float(vitality.mean[layer]), 4),
-            "interval": [round(float(low[layer]), 4), round(float(high[layer]), 4)],
-            "stability": round(float(stability[layer]), 3),
-            "chosen": layer in chosen,
-            "flag": vitality.flags.get(layer, ""),
-        }
-        for layer in range(len(vitality.mean))
-    ]
-    others = {name: list(choose(s.nanmean(dim=1), vitality.choice)) for name, s in vitality.by_similarity.items()}
-    lines = [
-        f"{row['layer']:3d} {row['kind']}  {row['vitality']:.3f}  [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]"
-        f"  in the set {row['stability']:.0%}{'  *' if row['chosen'] else ''}  {row['flag']}".rstrip()
-        for row in rows
-    ]
-    lines += [f"vital by {vitality.choice}, {name}: {_shown(layers)}" for name, layers in others.items()]
-    correlations = {
-        name: round(rank_correlation(scores.nanmean(dim=1), torch.tensor(known[name])), 4)
-        for name, scores in vitality.by_similarity.items()
-        if known and name in known
-    }
-    lines += [f"rank correlation with the exact protocol, {name}: {value}" for name, value in correlations.items()]
-    lines += [f"{vitality.passes} passes over {len(vitality.prompts)} prompts", *map(str, files)]
-    values = {
-        "layers": rows,
-        "chosen": others,
-        "passes": vitality.passes,
-        "rank_correlation_with_exact": correlations,
-        "files": [str(file) for file in files],
-    }
-    reporter.result(values, lines)
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,11 +1,39 @@
 """Editing methods: one paper, one file in `methods`. `EDITORS` maps the public names to them."""
 
 from stableflow.editing.base import EDITORS, Editor, editor
+from stableflow.editing.methods.brushes import Brushes
+from stableflow.editing.methods.ddcm import DDCM
+from stableflow.editing.methods.direct_inversion import DirectInversion
+from stableflow.editing.methods.edict import EDICT
+from stableflow.editing.methods.edit_friendly import EditFriendly
 from stableflow.editing.methods.flowedit import FlowEdit
+from stableflow.editing.methods.kv_edit import KVEdit
+from stableflow.editing.methods.lomoe import LoMOE
+from stableflow.editing.methods.npi import NegativePromptInversion
+from stableflow.editing.methods.pixelman import PixelMan
 from stableflow.editing.methods.reprompt import Reprompt
 from stableflow.editing.methods.rf_inversion import RFInversion
 from stableflow.editing.methods.rf_solver_edit import RFSolverEdit
 from stableflow.editing.methods.sdedit import SDEdit
 from stableflow.editing.methods.stable_flow import StableFlow
 
-__all__ = ["EDITORS", "Editor", "FlowEdit", "RFInversion", "RFSolverEdit", "Reprompt", "SDEdit", "StableFlow", "editor"]
+__all__ = [
+    "DDCM",
+    "EDICT",
+    "EDITORS",
+    "Brushes",
+    "DirectInversion",
+    "EditFriendly",
+    "Editor",
+    "FlowEdit",
+    "KVEdit",
+    "LoMOE",
+    "NegativePromptInversion",
+    "PixelMan",
+    "RFInversion",
+    "RFSolverEdit",
+    "Reprompt",
+    "SDEdit",
+    "StableFlow",
+    "editor",
+]

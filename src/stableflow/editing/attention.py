@@ -13,6 +13,7 @@ from torch import Tensor
 
 from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.path import replay_solver
+from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError, InterventionError
 from stableflow.files import write_tensors, write_text_atomic
@@ -164,27 +165,36 @@ def attention(
     """
     model = _checked_model(editor.model)
     layers = range(len(model.layers)) if layers is None else resolve_layers(model, layers)
+    kept = AttentionMean(per_step=per_step, per_head=per_head), AttentionMean(per_step=per_step, per_head=per_head)
     size = source.fingerprint.height, source.fingerprint.width
-    kept = [AttentionMean(per_step=per_step, per_head=per_head) for _ in range(2)]
     watch_source, watch_edits = (CaptureAttention(layers, points, size, keep, t_window) for keep in kept)
+    injecting = editor.having(
+        guidance_scale=guidance_scale,
+        layers=editor.layers if inject_layers is None else inject_layers,
+        t_window=inject_window,
+        weight=weight,
+    )
     with model.attach(watch_edits):
-        result = editor.edit(
-            source,
-            prompts,
-            callback=callback,
-            guidance_scale=guidance_scale,
-            layers=editor.layers if inject_layers is None else inject_layers,
-            t_window=inject_window,
-            weight=weight,
-        )
+        result = injecting.edit(source, prompts, callback=callback)
     with model.attach(watch_source):
-        _replay(model, source)
-    edits = kept[1].mean()[:, :, -len(result.prompts) :]  # without the source's row, where it shares the batch
+        _replay(model, result.source)
     watching = {"layers": list(layers), "t_window": list(t_window), "points": [list(point) for point in points]}
+    return _attention_of(model, points, kept, result, watching)
+
+
+def _attention_of(
+    model: ShowsAttention,
+    points: Sequence[tuple[int, int]],
+    kept: tuple[AttentionMean, AttentionMean],
+    result: EditResult,
+    watching: dict[str, Any],
+) -> AttentionResult:
+    """Sort what was captured in the source's passes and in the edits' by prompt."""
+    edits = kept[1].mean()[:, :, -len(result.prompts) :]  # without the source's row, where it shares the batch
     return AttentionResult(
         points=tuple(points),
         injected=tuple(result.recipe["layers"]),
-        source=_of_prompt(model, source.fingerprint.prompt, kept[0], kept[0].mean()[:, :, 0]),
+        source=_of_prompt(model, result.source.fingerprint.prompt, kept[0], kept[0].mean()[:, :, 0]),
         edits=tuple(_of_prompt(model, prompt, kept[1], edits[:, :, row]) for row, prompt in enumerate(result.prompts)),
         source_image=result.source_image,
         images=result.images,
@@ -195,8 +205,8 @@ def attention(
 def _checked_model(model: FlowModel) -> ShowsAttention:
     if not isinstance(model, ShowsAttention):
         raise InterventionError(
-            f"{type(model).__name__} cannot show its attention yet. Its file in stableflow/models needs `watch` on its "
-            "layers, `joint_start` in its TokenLayout, and `words`; see docs/extending.md."
+            f"{model.name!r} cannot show its attention yet: the `blocks` of its family in stableflow/models have no "
+            "`watch`; see docs/extending.md."
         )
     return model
 

@@ -28,6 +28,7 @@ from stableflow.flow.solvers import Solver, make_solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.images import PictureLike
 from stableflow.models.base import Conditioning, FlowModel, Intervention
+from stableflow.region import Region
 from stableflow.registry import Registry
 from stableflow.types import Latents
 from stableflow.vital.presets import default_nudge_scale
@@ -166,6 +167,7 @@ class Editor(ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        together: bool = False,
         exact: bool = True,
         callback: Callback | None = None,
         **settings: Any,
@@ -177,6 +179,8 @@ class Editor(ABC):
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
                 (`REGIONS`). Outside, latents follow the source's path.
+            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
+                and the source where none is; their prompts share every step.
             exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
                 model's autoencoder makes of them.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
@@ -189,9 +193,9 @@ class Editor(ABC):
         """
         editor = self.having(**settings)
         with torch.no_grad():
-            run = Run(editor, source, prompts, region=region)
+            run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:
-                return run.unchanged()
+                return run.unchanged(exact=exact)
             run.source = editor.prepared(run)
             with run.attached(editor.interventions(run)):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)
@@ -222,6 +226,13 @@ class Editor(ABC):
 
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    looks_for: ClassVar[str | None] = None
+    """The region that is looked for where a call brings none: a kind in `REGIONS`."""
+
+    def acting(self, run: Run, region: Region | None) -> Region | None:
+        """Return where edits act, at the source's pixels, from the region that was asked for."""
+        return region
 
     @abstractmethod
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:

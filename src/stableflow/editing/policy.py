@@ -59,6 +59,25 @@ POLICIES: dict[str, Policy] = {
 """By name: the paper's injection, none, and all layers outside a region with the region's own tokens free."""
 
 
+OUTSIDE = Hold("all", where="outside")
+
+
+def dialled(strength: float, *, within: bool, outside: Hold = OUTSIDE) -> Policy:
+    """Return what strength holds: all layers with weight (1 - strength)^2, inside the region if there is one.
+
+    Args:
+        strength: In [0, 1]; 1 is free.
+        within: Whether there is a region.
+        outside: What is held outside of it.
+    """
+    dial = Schedule.constant((1 - strength) ** 2)
+    return (
+        Policy((outside, Hold("all", where="inside", weight=dial)), ALWAYS)
+        if within
+        else Policy((Hold("all", weight=dial),))
+    )
+
+
 def make_policy(policy: str | Policy | Mapping[str, Any]) -> Policy:
     """Return the policy itself, the one of this name, or the one that a recipe describes.
 
@@ -83,4 +102,4 @@ def _from_json(values: Mapping[str, Any]) -> Policy:
             hold["weight"] = as_schedule(hold.get("weight", 1.0))
         return Policy(tuple(Hold(**hold) for hold in holds), as_schedule(values.get("pin", 0.0)))
     except (TypeError, ValueError) as error:
-        raise InputError(f"This is no policy: {error}. It is hold = [layers, parts, where, weight], and pin.") from error
+        raise InputError(f"This is no policy: {error}. It has hold (layers, parts, where, weight) and pin.") from error

@@ -73,7 +73,7 @@ def encode_prompts(
     if cache is None:
         cache = _CACHES[model] = PromptCache(model)
     conditioning = cache.encode(prompts)
-    return conditioning if negative is None else _with_negative(conditioning, cache.encode(negative))
+    return conditioning if negative is None else with_negative(conditioning, cache.encode(negative))
 
 
 def source_prompt(model: FlowModel, prompt: str | Conditioning, *, negative: str | None = None) -> Conditioning:
@@ -102,8 +102,12 @@ def checked_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
     return texts
 
 
-def _with_negative(conditioning: Conditioning, negative: Conditioning) -> Conditioning:
-    """Put one prompt's tensors in the place of the family's own negative prompt."""
+def with_negative(conditioning: Conditioning, negative: Conditioning) -> Conditioning:
+    """Put one prompt's tensors in the place of the family's own negative prompt.
+
+    Raises:
+        InputError: The model takes no negative prompt.
+    """
     names = [name for name in conditioning.tensors if name.startswith(NEGATIVE)]
     if not names:
         raise InputError(

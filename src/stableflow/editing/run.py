@@ -24,7 +24,7 @@ from stableflow.flow.solvers import Solver
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.base import Conditioning, Guidance, Intervention
 from stableflow.region import Region
-from stableflow.types import Latents, Velocity
+from stableflow.types import Images, Latents, Velocity
 
 if TYPE_CHECKING:
     import stableflow.editing.base
@@ -42,13 +42,22 @@ class Run:
         source: From any editor over the same checkpoint.
         wishes: One or more edited prompts or `Edit`s, or their conditioning.
         region: Where the edits may act; everywhere when None.
+        together: They make one picture, each in its own region.
 
     Raises:
         FingerprintError: The source belongs to another checkpoint or dtype.
         InputError: There is no prompt, one is empty, or a region does not fit.
     """
 
-    def __init__(self, editor: "stableflow.editing.base.Editor", source: Source, wishes: Wishes, *, region: Any = None):
+    def __init__(
+        self,
+        editor: "stableflow.editing.base.Editor",
+        source: Source,
+        wishes: Wishes,
+        *,
+        region: Any = None,
+        together: bool = False,
+    ):
         self._started = time.perf_counter()
         self.editor, self.model = editor, editor.model
         if not isinstance(source, Source):
@@ -63,7 +72,11 @@ class Run:
         self._rows = 0
         self._generator: torch.Generator | None = None
         self._solver_state: tuple[Any, Any] = (None, None)
-        self.region: Region | None = region_of(self, region)
+        self.together = together
+        asked = region_of(self, editor.looks_for if region is None else region)
+        self.region: Region | None = editor.acting(self, asked)
+        if together and self.region is None:
+            raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
 
     @cached_property
     def grid(self) -> TimeGrid:
@@ -130,9 +143,7 @@ class Run:
     def scales(self, guidance: Guidance) -> list[float] | None:
         """Return one scale an edit: its own, the one given, or the model's usual one; none where it takes none."""
         default, rows = self.model.default_guidance_scale, len(self.edits)
-        given = (
-            list(guidance) if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance] * rows
-        )
+        given = list(guidance) if isinstance(guidance, Sequence) else [guidance] * rows
         if len(given) != rows:
             raise InputError(f"guidance_scale has {len(given)} values for {rows} edit(s); pass one, or one an edit.")
         own = [scale if wish.guidance_scale is None else wish.guidance_scale for wish, scale in zip(self.wishes, given)]
@@ -169,21 +180,39 @@ class Run:
         return self.settle(self.editor.step(self, z, t0, t1), t1)
 
     def settle(self, z: Latents, t: float) -> Latents:
-        """Put what lies outside the region back where the source is at t, as far as the editor's policy says."""
+        """Put what lies outside the region back where the source is at t, as far as the editor's policy says.
+
+        Together, the edits then become one picture: see `_laid_over`.
+        """
         if self.region is None:
             return z
         pin = self.editor.pinned(self)(t)
-        if pin == 0.0:
+        if pin == 0.0 and not self.together:
             return z
-        free = 1 - pin * (1 - self._free)
-        free = torch.cat([torch.ones_like(free[:1]).expand(len(z) - len(self.edits), -1, -1, -1), free])
-        return torch.lerp(self.editor.held(self, t).expand_as(z), z, free)
+        held, (beside, edits) = self.editor.held(self, t), z.tensor_split([len(z) - len(self.edits)])
+        if self.together:
+            edits = self._laid_over(torch.lerp(held, edits[:1], 1 - pin), edits)
+        else:
+            edits = torch.lerp(held.expand_as(edits), edits, 1 - pin * (1 - self.free))
+        return torch.cat([beside, edits])
+
+    def _laid_over(self, ground: Float[Tensor, "1 *shape"], edits: Float[Tensor, "edits *shape"]) -> Latents:
+        """Lay the edits over the ground by their regions, later ones on top; every row goes on from what results.
+
+        So each prompt sees, at the next step, what the others have made of their regions, and seams heal: this is
+        MultiDiffusion's fusion with masks, in one batch. A row's own idea of the outside of its region is given up.
+        """
+        for edit, free in zip(edits.split(1), self.free.split(1)):
+            ground = torch.lerp(ground, edit, free)
+        return ground.expand_as(edits)
 
     @cached_property
-    def _free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
-        """1 at latents of tokens that the region touches, 0 elsewhere."""
+    def free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
+        """1 at latents of tokens that the region touches, 0 elsewhere; 1 everywhere without a region."""
+        if self.region is None:
+            return self.rows(torch.ones_like(self.clean[:, :1]))
         whole = self.whole_region
-        return self.rows(whole.latents(tuple(self.clean.shape[-2:])).to(self.model.device))
+        return whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:
@@ -208,20 +237,29 @@ class Run:
         Args:
             exact: Outside the region the given picture's own pixels take the place of the model's.
         """
-        source, size = self.source, self.source.images.shape[-2:]
-        images = decode(self.model, latents, size)
-        blend = None
+        latents = latents[:1] if self.together else latents
+        return self._shown(decode(self.model, latents, self.source.images.shape[-2:]), latents, exact)
+
+    def unchanged(self, *, exact: bool = True) -> EditResult:
+        """Return the source for every edit: what strength 0 is."""
+        rows = len(self._titles)
+        images, latents = (pixels.expand(rows, -1, -1, -1) for pixels in (self.source.images, self.clean))
+        return self._shown(images, latents, exact)
+
+    def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
+        source, blend = self.source, None
         if self.region is not None and exact:
-            hard = bool(((self.region.amount == 0) | (self.region.amount == 1)).all())
-            blend = self.region.feather(SEAM) if hard else self.region
+            shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
+            hard = bool(((shown.amount == 0) | (shown.amount == 1)).all())
+            blend = shown.feather(SEAM) if hard else shown
             given = source.images if source.given is None else source.given
             images = blend.composite(given.cpu(), images)
-        return EditResult(self.edits.prompts, images, latents, source, self._recipe(exact), blend)
+        return EditResult(self._titles, images, latents, source, self._recipe(exact), blend)
 
-    def unchanged(self) -> EditResult:
-        """Return the source for every edit: what strength 0 is."""
-        images = self.source.images.expand(len(self.edits), -1, -1, -1)
-        return EditResult(self.edits.prompts, images, self.rows(self.clean), self.source, self._recipe(True), None)
+    @property
+    def _titles(self) -> tuple[str, ...]:
+        """What each picture shows."""
+        return ("; ".join(self.edits.prompts),) if self.together else self.edits.prompts
 
     def _recipe(self, exact: bool) -> dict[str, Any]:
         return {
@@ -231,6 +269,7 @@ class Run:
             "edits": list(self.edits.prompts),
             "region": None if self.region is None else describe(self.region),
             "exact": exact,
+            **({"together": True} if self.together else {}),
             **self.editor.notes(self),
             "nfe": {**self.nfe, "rows": self._rows},
             "seconds": round(time.perf_counter() - self._started, 3),

@@ -2,19 +2,20 @@
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.editing.otsu import otsu_threshold
-from stableflow.errors import InputError, InterventionError, unknown_name
-from stableflow.interventions import AttentionMean, CaptureAttention
-from stableflow.models.base import ShowsAttention
+from stableflow.editing.passes import standard_noise
+from stableflow.errors import InputError, unknown_name
+from stableflow.models.base import Conditioning
 from stableflow.reading import short
 from stableflow.region import Region
 from stableflow.registry import Registry
@@ -29,8 +30,11 @@ Finder = Callable[["stableflow.editing.run.Run", str], Region]
 REGIONS: Registry[Finder] = Registry("kind of region")
 """From a kind to what makes a region of it: given the run and the details behind the colon."""
 
-LOOK_AT = (0.9, 0.75, 0.6, 0.45)
-"""Flow times at which the model is asked where something is: what a picture shows is settled early."""
+BOX, POLYGON, POINTS = "box:x,y,width,height", "polygon:x,y,x,y,x,y", "points:RADIUS,x,y,x,y"
+FARTHEST = 1e6  # pixels
+
+LOOK_AT = (0.6, 0.45, 0.3)
+"""Flow times at which the model is asked where something is; noisier ones find it less well (docs/log.md)."""
 
 
 def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region | None:
@@ -42,7 +46,7 @@ def region_of(run: "stableflow.editing.run.Run", region: Where | None) -> Region
     asked = [region if wish.region is None else wish.region for wish in run.wishes]
     if all(where is None for where in asked):
         return None
-    size = tuple(run.source.images.shape[-2:])
+    size = _size(run)
     found: dict[int, Region] = {}
     rows = []
     for row, where in enumerate(asked):
@@ -70,7 +74,10 @@ def _found(run: "stableflow.editing.run.Run", where: Where) -> Region:
         region = REGIONS[kind.removeprefix("~")](run, details)
         return ~region if inverted else region
     if callable(where):
-        return where(run)
+        answer = where(run)
+        if not isinstance(answer, Region):
+            raise InputError(f"A function given as region must return a Region, got {short(answer)}.")
+        return answer
     raise InputError(f"region must be a Region, its description or a function of a run, got {short(where)}.")
 
 
@@ -107,93 +114,80 @@ def of_mask(run: "stableflow.editing.run.Run", details: str) -> Region:
 @REGIONS.register("box")
 def of_box(run: "stableflow.editing.run.Run", details: str) -> Region:
     """A box of the source's pixels from its top left corner: "box:x,y,width,height"."""
-    x, y, width, height = _numbers(details, "box:x,y,width,height", 4)
-    return Region.box(int(x), int(y), int(width), int(height), _size(run))
+    sides = _numbers(details, BOX, 4)
+    if any(side != int(side) for side in sides):
+        raise _misdescribed(details, f"{BOX} in whole numbers")
+    x, y, width, height = (int(side) for side in sides)
+    return Region.box(x, y, width, height, _size(run))
 
 
 @REGIONS.register("polygon")
 def of_polygon(run: "stableflow.editing.run.Run", details: str) -> Region:
     """The inside of a polygon of pixels: "polygon:x,y,x,y,x,y"."""
-    numbers = _numbers(details, "polygon:x,y,x,y,x,y", None)
-    return Region.polygon(list(zip(numbers[::2], numbers[1::2])), _size(run))
+    return Region.polygon(_pairs(details, POLYGON, _numbers(details, POLYGON)), _size(run))
 
 
 @REGIONS.register("points")
 def of_points(run: "stableflow.editing.run.Run", details: str) -> Region:
     """Discs of a radius around pixels: "points:RADIUS,x,y,x,y"."""
-    radius, *numbers = _numbers(details, "points:RADIUS,x,y", None)
-    return Region.points(list(zip(numbers[::2], numbers[1::2])), radius, _size(run))
+    radius, *numbers = _numbers(details, POINTS)
+    return Region.points(_pairs(details, POINTS, numbers), radius, _size(run))
 
 
 @REGIONS.register("word")
 def of_word(run: "stableflow.editing.run.Run", details: str) -> Region:
-    """Where the source's image looks at words of its prompt: "word:dog", "word:red hat". Found by attention."""
-    model = run.model
-    if not isinstance(model, ShowsAttention):
-        raise InterventionError(
-            "This model's family cannot show its attention, so a word's region cannot be found. Give a mask or a box."
-        )
-    wanted = details.lower().split()
-    words = model.words(run.source.conditioning.prompts[0])
-    texts = [word.text.lower() for word in words]
-    missing = [word for word in wanted if word not in texts]
+    """Where words of the source's prompt show: "word:dog", "word:red hat". Found by leaving them out."""
+    prompt, wanted = run.source.conditioning.prompts[0], re.findall(r"\w+", details.lower())
+    words = re.findall(r"\w+", prompt.lower())
+    missing = [word for word in wanted if word not in words]
     if missing or not wanted:
-        raise unknown_name("word of the source's prompt", missing[0] if missing else details, dict.fromkeys(texts))
-    tokens = sorted({token for word in words if word.text.lower() in wanted for token in word.tokens})
-    attention = _attention_to_text(run)[:, tokens].sum(-1)
-    return _of_tokens(run, attention)
+        raise unknown_name("word of the source's prompt", missing[0] if missing else details, dict.fromkeys(words))
+    without = re.sub(rf"\b({'|'.join(wanted)})\b", "", prompt, flags=re.IGNORECASE)
+    return _of_difference(run, run.model.encode_prompt([" ".join(without.split())]))
 
 
 @REGIONS.register("change")
 def of_change(run: "stableflow.editing.run.Run", details: str) -> Region:
-    """Where the edits' velocity differs from the source's; a region an edit."""
-    change = torch.zeros_like(run.rows(run.clean))
-    for t in LOOK_AT:
-        noisy = run.noised(t)
-        both = run.of_both(1.0, None)(torch.cat([noisy, run.rows(noisy)]), t)
-        change = change + (both[1:] - both[:1]).abs()
-    rows, columns = _grid(run)
-    cells = change.mean(1)
-    amounts = torch.nn.functional.adaptive_avg_pool2d(cells[:, None], (rows, columns))[:, 0]
-    return Region(torch.cat([_of_tokens(run, row.flatten()).amount for row in amounts]))
+    """Where the edits' prompts ask for something else than the source's; a region an edit."""
+    _take_none("change", details)
+    return _of_difference(run, run.edits)
 
 
 @REGIONS.register("foreground")
 def of_foreground(run: "stableflow.editing.run.Run", details: str) -> Region:
-    """What differs from the picture's border: Mahalanobis distance of latents to those of the outermost tokens."""
-    rows, columns = _grid(run)
-    cells = torch.nn.functional.adaptive_avg_pool2d(run.clean, (rows, columns))[0]
-    features = rearrange(cells, "channels y x -> y x channels").double()
-    edge = torch.ones(rows, columns, dtype=torch.bool)
-    edge[1:-1, 1:-1] = False
-    border = features[edge]
-    spread = torch.cov(border.T) + 1e-3 * torch.eye(border.shape[1], dtype=torch.float64)
-    away = features - border.mean(0)
-    distance = torch.einsum("y x c, c d, y x d -> y x", away, torch.linalg.inv(spread), away).sqrt()
-    return _of_tokens(run, distance.flatten().float())
+    """Where the source's prompt says more than an empty one: what it names."""
+    _take_none("foreground", details)
+    return _of_difference(run, run.model.encode_prompt([""]))
 
 
-def _attention_to_text(run: "stableflow.editing.run.Run") -> Float[Tensor, "image_tokens text_tokens"]:
-    """Mean attention of the source's image tokens to its text: layers with two streams, all heads, a few times."""
-    layers = [layer.index for layer in run.model.layers if layer.kind == "double"] or [0]
-    rows, columns = _grid(run)
-    made, side = run.source.fingerprint, run.model.pixel_multiple
-    points = [(x * side, y * side) for y in range(rows) for x in range(columns)]
-    kept = AttentionMean()
-    velocity = run.of_source(1.0)
-    with run.model.attach(CaptureAttention(layers, points, (made.height, made.width), kept)):
-        for t in LOOK_AT:
-            velocity(run.noised(t), t)
-    assert kept.layout is not None
-    return kept.mean().mean((0, 1))[0, :, 0, kept.layout.joint_span("text")]
+def _of_difference(run: "stableflow.editing.run.Run", others: Conditioning) -> Region:
+    """Tokens where |v(source's prompt) - v(other prompt)| is large, by Otsu's threshold; a row for each other prompt.
+
+    Both see the source's picture under one noise, at a few late times; the mean over channels and times is compared.
+
+    Source: the mask of DiffEdit (Couairon et al., ICLR 2023, arXiv:2210.11427), over velocities.
+    """
+    both, rows = Conditioning.concat([run.source.conditioning, others]), len(others)
+    generator = torch.Generator("cpu").manual_seed(0)
+    total: Tensor | float = 0.0
+    for t in LOOK_AT:
+        noise = standard_noise(generator, run.clean.shape, run.model.device)
+        noisy = ((1 - t) * run.clean + t * noise).expand(1 + rows, -1, -1, -1)
+        velocity = run.velocity(noisy, t, both, run.scale(None))
+        total = total + (velocity[1:] - velocity[:1]).abs().mean(1, keepdim=True)
+    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run)).float().cpu()
+    return Region(torch.cat([_of_tokens(run, cell).amount for cell in cells]))
 
 
-def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, " image_tokens"]) -> Region:
-    """The tokens above Otsu's threshold, at the source's pixels."""
-    rows, columns = _grid(run)
-    values = values.float().cpu()
-    inside = (values > otsu_threshold(values)).float().reshape(1, rows, columns)
-    side = run.model.pixel_multiple
+def _of_tokens(run: "stableflow.editing.run.Run", values: Float[Tensor, "1 token_rows token_columns"]) -> Region:
+    """The tokens above Otsu's threshold, at the source's pixels.
+
+    Square roots are split, each token's own and its neighbourhood's mean alike: of the values themselves, the few
+    largest would set the threshold and leave half of what is looked for outside (docs/log.md).
+    """
+    roots = values.sqrt()
+    roots = (roots + F.avg_pool2d(roots, 3, stride=1, padding=1, count_include_pad=False)) / 2
+    inside, side = (roots > otsu_threshold(roots.flatten())).float(), run.model.pixel_multiple
     whole = Region(inside.repeat_interleave(side, 1).repeat_interleave(side, 2))
     return whole.cropped(_size(run))
 
@@ -208,11 +202,26 @@ def _size(run: "stableflow.editing.run.Run") -> tuple[int, int]:
     return height, width
 
 
-def _numbers(details: str, form: str, count: int | None) -> list[float]:
+def _take_none(kind: str, details: str) -> None:
+    if details:
+        raise InputError(f'The region {kind!r} takes no details, got {short(details)}; "word:dog" finds a word.')
+
+
+def _numbers(details: str, form: str, count: int | None = None) -> list[float]:
     try:
-        numbers: Sequence[Any] = [float(part) for part in details.split(",")]
+        numbers = [float(part) for part in details.split(",")]
     except ValueError:
-        numbers = []
-    if not numbers or (count is not None and len(numbers) != count):
-        raise InputError(f"A region is described as {form} in pixels, got {short(details)}.")
-    return list(numbers)
+        raise _misdescribed(details, form) from None
+    if any(not abs(number) <= FARTHEST for number in numbers) or (count is not None and len(numbers) != count):
+        raise _misdescribed(details, form)
+    return numbers
+
+
+def _pairs(details: str, form: str, numbers: Sequence[float]) -> list[tuple[float, float]]:
+    if len(numbers) % 2:
+        raise _misdescribed(details, form)
+    return list(zip(numbers[::2], numbers[1::2]))
+
+
+def _misdescribed(details: str, form: str) -> InputError:
+    return InputError(f"A region is described as {form}, in pixels of the picture, got {short(details)}.")

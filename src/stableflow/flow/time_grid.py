@@ -38,6 +38,19 @@ class TimeGrid:
         """Return the same times in the opposite direction: sampling becomes inversion."""
         return TimeGrid(self.times[::-1])
 
+    def last(self, num_steps: int) -> "TimeGrid":
+        """Return the last steps alone: editors that begin on the way leave out the noisier ones."""
+        return TimeGrid(self.times[self.num_steps - num_steps :])
+
+    def share(self, strength: float) -> "TimeGrid":
+        """Return the last `strength` of the steps; one is always left."""
+        return self.last(max(1, round(strength * self.num_steps)))
+
+    def since(self, t: float) -> "TimeGrid":
+        """Return the steps from the time nearest to t; the last one is always left."""
+        first = min(range(self.num_steps), key=lambda i: abs(self.times[i] - t))
+        return TimeGrid(self.times[first:])
+
 
 def linear_time_grid(num_steps: int) -> TimeGrid:
     """Return `num_steps` equal steps from noise to image."""

@@ -101,14 +101,13 @@ class Blend:
         return where
 
 
-def _checked_mask(mask: object) -> Tensor:
-    tensor = torch.from_numpy(mask) if isinstance(mask, np.ndarray) else mask
-    if not isinstance(tensor, Tensor) or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
-        given = f"{tensor.dtype} {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(mask).__name__
+def _checked_mask(mask: Tensor | np.ndarray) -> Tensor:
+    if getattr(mask, "ndim", 0) not in (2, 3):
         raise InputError(
-            "token_mask must have shape (token_rows, token_columns) or (edits, token_rows, token_columns) and be "
-            f"floats in [0, 1], got {given}."
+            "token_mask must have shape (token_rows, token_columns) or (edits, token_rows, token_columns), got "
+            f"{tuple(mask.shape) if hasattr(mask, 'shape') else repr(mask)[:60]}."
         )
-    if not bool(((tensor >= 0) & (tensor <= 1)).all()):
-        raise InputError(f"token_mask must lie in [0, 1], got {tensor.min():g} to {tensor.max():g}.")
+    tensor = torch.as_tensor(mask)
+    if not tensor.is_floating_point() or not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        raise InputError(f"token_mask must be floats in [0, 1], got {tensor.dtype}, {tensor.min()} to {tensor.max()}.")
     return tensor

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from stableflow.errors import InputError, LoadError
-from stableflow.files import write_text_atomic
+from stableflow.files import write_text_atomic, write_text_once
+from stableflow.reading import read_json, short
 
 Record = Mapping[str, Any]
 """What one cell found, as JSON values."""
@@ -31,10 +32,9 @@ class Cells:
             return
         described = json.loads(json.dumps(job))
         path = folder / "job.json"
-        if path.exists():
+        new = not path.exists() and write_text_once(path, json.dumps(described, indent=1) + "\n")
+        if not new:  # or another process, which starts at this moment, has written it
             _require_same(_read(path), described, folder)
-        else:
-            write_text_atomic(path, json.dumps(described, indent=1) + "\n")
         self.refresh()
 
     @staticmethod
@@ -45,6 +45,10 @@ class Cells:
     def values(self) -> Iterator[Record]:
         """Return every record, in no order."""
         return iter(self._records.values())
+
+    def items(self) -> Iterator[tuple[str, Record]]:
+        """Return every record with its key, in no order."""
+        return iter(self._records.items())
 
     def refresh(self) -> None:
         """Read what other processes have added to the folder."""
@@ -72,22 +76,20 @@ class Cells:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json(path)
+    except LoadError as error:
         raise LoadError(f"{path} is damaged ({error}). Delete it; the job then makes it again.") from error
+    if not isinstance(content, dict):
+        raise LoadError(f"{path} is damaged: it holds {short(content)}. Delete it; the job then makes it again.")
+    return content
 
 
 def _require_same(there: Record, here: Record, folder: Path) -> None:
-    names = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
+    names = sorted(name for name in {*there, *here} if json.dumps(there.get(name)) != json.dumps(here.get(name)))
     if names:
         shown = "; ".join(
-            f"{name} is {_short(there.get(name))} there and {_short(here.get(name))} here" for name in names
+            f"{name} is {short(there.get(name))} there and {short(here.get(name))} here" for name in names
         )
         raise InputError(
             f"{folder} holds another job: {shown}. Its numbers must not be mixed: choose another folder, or delete it."
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -46,14 +46,19 @@ class Shard:
     @staticmethod
     def parse(text: str) -> "Shard":
         """Read "2/4"."""
-        if not (match := re.fullmatch(r"(\d+)/(\d+)", text)):
+        if not (match := re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)):
             raise InputError(f"A shard is written i/n, such as 2/4 for the second of four, got {text!r}.")
         return Shard(int(match[1]), int(match[2]))
 
     @staticmethod
     def of_torchrun() -> "Shard":
         """The part of this process among those that torchrun started; everything where it did not."""
-        return Shard(int(os.environ.get("RANK", "0")) + 1, int(os.environ.get("WORLD_SIZE", "1")))
+        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+        if not (rank.isdecimal() and size.isdecimal()):
+            raise InputError(
+                f"RANK and WORLD_SIZE, as torchrun sets them, are whole numbers, got {rank!r} and {size!r}."
+            )
+        return Shard(int(rank) + 1, int(size))
 
 
 def run_tasks(

@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError
+from stableflow.files import replacing_folder
+from stableflow.reading import read_json
 from stableflow.types import Images
 
 
@@ -55,20 +58,20 @@ class AttributeClassifier(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
-        folder.mkdir(parents=True, exist_ok=True)
         config = {"heads": self.values, "channels": self.channels, "size": self.size}
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file({name: tensor.half() if tensor.is_floating_point() else tensor
-                   for name, tensor in self.state_dict().items()}, folder / "model.safetensors")  # fmt: skip
+        halves = {name: t.half() if t.is_floating_point() else t for name, t in self.state_dict().items()}
+        with replacing_folder(folder) as temporary:
+            (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+            save_file(halves, temporary / "model.safetensors")
 
     @staticmethod
     def load(folder: Path) -> "AttributeClassifier":
         """Read what `save` wrote, ready to be used."""
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / "config.json")
             model = AttributeClassifier(config["heads"], config["channels"], config.get("size", 64))
             state = load_file(folder / "model.safetensors")
-        except (OSError, KeyError, ValueError) as error:
+            model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})
+        except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise LoadError(f"{folder} holds no attribute classifier: {error}") from error
-        model.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})
         return model.eval()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,10 @@ from huggingface_hub import hf_hub_download
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stableflow.checks import check_path
 from stableflow.errors import LoadError
 from stableflow.metrics.card import MetricCard
+from stableflow.reading import read_json
 from stableflow.types import Images
 
 PREPROCESSOR = "preprocessor_config.json"
@@ -81,7 +82,7 @@ class Preprocessing:
             path = Path(name) / PREPROCESSOR
             if not Path(name).is_dir():
                 path = Path(hf_hub_download(str(name), PREPROCESSOR, local_files_only=offline))
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
             size, crop = _size(config.get("size")), _size(config.get("crop_size"))
             return Preprocessing(
                 shortest_edge=size if config.get("do_resize", True) and isinstance(size, int) else None,
@@ -91,7 +92,7 @@ class Preprocessing:
                 std=tuple(config["image_std"]),
                 mode=RESAMPLE[config.get("resample", 3)],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LoadError(
                 f"How {name} wants its pictures is unknown: {PREPROCESSOR} is missing or incomplete ({error!r}). It "
                 "must give size, image_mean, image_std and a resample of 2 (bilinear) or 3 (bicubic)."
@@ -143,7 +144,7 @@ def load_backbone(
     Raises:
         LoadError: Files or weights are missing (transformers would make up random ones), or the hub cannot be reached.
     """
-    folder = Path(name).expanduser()
+    folder = check_path("encoder", name)
     local = folder.is_dir()
     try:
         model, report = kind.from_pretrained(
@@ -153,7 +154,7 @@ def load_backbone(
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the library raises what it likes on damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise LoadError(f"{name} could not be loaded: {reason} {WHAT_TO_GIVE.format(example=example)}") from error
     lost = [key for key in report["missing_keys"] if not key.startswith(unused)]

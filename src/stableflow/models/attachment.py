@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from stableflow.errors import InterventionError
-from stableflow.models.base import (
+from stableflow.models.gate import GatedHook
+from stableflow.models.hooks import (
     AttentionHook,
     BlockHook,
     Branch,
@@ -24,7 +25,7 @@ from stableflow.models.base import (
     ProjectionHook,
     TokenLayout,
 )
-from stableflow.models.gate import GatedHook
+from stableflow.models.turns import Turn, check_weights_are_here
 
 
 class Attachment:
@@ -205,7 +206,15 @@ class AttachmentStack:
     def __init__(self, find_layers: Callable[[], Sequence[Layer]], check: Callable[[], None]):
         self._find_layers = find_layers
         self._check = check
+        self._turn = Turn()
         self._open: list[Attachment] = []
+
+    def __reduce__(self) -> Any:
+        """A copy would go on acting on the modules of the first model."""
+        raise InterventionError(
+            "A model cannot be copied or pickled: its copy would act on the first one's modules. Load it again, or "
+            "copy its pipeline and wrap that: stableflow.wrap(copy.deepcopy(model.pipeline))."
+        )
 
     @property
     def every_branch(self) -> bool:
@@ -214,8 +223,17 @@ class AttachmentStack:
 
     @contextmanager
     def attach(self, *interventions: Intervention) -> Iterator[None]:
-        """Open a block; interventions act in the order given, outer blocks before inner ones."""
+        """Open a block; interventions act in the order given, outer blocks before inner ones.
+
+        Other threads wait until the block is left: what is attached would act on their pictures as well.
+        """
+        with self._turn:
+            yield from self._attached(interventions)
+
+    def _attached(self, interventions: Sequence[Intervention]) -> Iterator[None]:
         layers = self._find_layers()
+        if layers:
+            check_weights_are_here(layers[0].block)
         hooks = [hook for intervention in interventions for hook in intervention.hooks(layers)]
         if hooks:
             self._check()
@@ -245,7 +263,7 @@ class AttachmentStack:
             batch: Rows of one branch.
             branches: What the pass holds, stacked along its batch in this order.
         """
-        with ExitStack() as stack:
+        with self._turn, ExitStack() as stack:
             for attachment in self._open:
                 stack.enter_context(attachment.forward(t, layout, batch, branches))
             yield

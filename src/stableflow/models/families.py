@@ -1,33 +1,28 @@
-"""Which class reads which pipeline: one line a family."""
+"""Which family reads which pipeline: one line a family."""
 
-from collections.abc import Callable
 from typing import Any
 
-from stableflow.models.base import FlowModel
-from stableflow.models.bria import BriaModel
-from stableflow.models.chroma import ChromaModel
-from stableflow.models.flux import FluxModel
-from stableflow.models.flux2 import Flux2Model
-from stableflow.models.qwen_image import QwenImageModel
-from stableflow.models.sd3 import SD3Model
-from stableflow.models.z_image import ZImageModel
+from stableflow.models.bria import BRIA
+from stableflow.models.chroma import CHROMA
+from stableflow.models.family import Family
+from stableflow.models.flux import FLUX
+from stableflow.models.flux2 import FLUX2
+from stableflow.models.model import DiffusersModel
+from stableflow.models.qwen_image import QWEN_IMAGE
+from stableflow.models.sd3 import SD3
+from stableflow.models.turns import check_weights_are_here
+from stableflow.models.z_image import Z_IMAGE
 from stableflow.registry import Registry
 
-FAMILIES: Registry[Callable[..., FlowModel]] = Registry("pipeline class")
-"""From the `_class_name` of a model_index.json to the model over such a pipeline."""
+FAMILIES: Registry[Family] = Registry("pipeline class")
+"""From the `_class_name` of a model_index.json to the family of such a pipeline."""
 
-FAMILIES.register("FluxPipeline")(FluxModel)
-FAMILIES.register("FluxKontextPipeline")(FluxModel)  # without a reference picture
-FAMILIES.register("BriaPipeline")(BriaModel)
-FAMILIES.register("ChromaPipeline")(ChromaModel)
-FAMILIES.register("Flux2Pipeline")(Flux2Model)
-FAMILIES.register("Flux2KleinPipeline")(Flux2Model)
-FAMILIES.register("QwenImagePipeline")(QwenImageModel)
-FAMILIES.register("StableDiffusion3Pipeline")(SD3Model)
-FAMILIES.register("ZImagePipeline")(ZImageModel)
+for _family in (FLUX, BRIA, CHROMA, FLUX2, QWEN_IMAGE, SD3, Z_IMAGE):
+    for _pipeline in _family.pipelines:
+        FAMILIES.register(_pipeline)(_family)
 
 
-def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> FlowModel:
+def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> DiffusersModel:
     """Return the model over a diffusers pipeline that is loaded already.
 
     Args:
@@ -37,7 +32,9 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
 
     Raises:
         UnknownNameError: No family reads this class of pipeline.
+        InterventionError: It is offloaded layer by layer.
     """
     family = FAMILIES[type(pipeline).__name__]
-    name = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
-    return family(pipeline, name=name, max_sequence_length=max_sequence_length)
+    check_weights_are_here(pipeline.transformer)
+    known_as: str = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
+    return DiffusersModel(pipeline, family, name=known_as, max_sequence_length=max_sequence_length)

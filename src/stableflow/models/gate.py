@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stableflow.models.base import PARTS, Forward, Layer, Projection, ProjectionHook
+from stableflow.models.hooks import PARTS, Forward, Layer, Projection, ProjectionHook
 
 
 class Gate:

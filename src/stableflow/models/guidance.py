@@ -1,16 +1,45 @@
 """Guidance scales, one a row, and classifier-free guidance: v = v_uncond + scale (v_cond - v_uncond)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.errors import InputError
-from stableflow.models.base import Branch, Conditioning, Guidance
+from stableflow.models.base import Conditioning, Guidance
+from stableflow.models.hooks import Branch
+from stableflow.types import Latents
 
 NEGATIVE = "negative_"  # what the names of a negative prompt's tensors start with
 UNGUIDED = 1.0  # up to this scale the negative prompt has no say, as in the pipelines
+
+
+@dataclass(frozen=True)
+class Guided:
+    """How a checkpoint is guided: by an embedded scale, classifier-free, or not at all.
+
+    Args:
+        scale: The usual one; None where the model takes none.
+        embedded: The scale is an input of the transformer.
+        classifier_free: A second branch, of the negative prompt, is run.
+    """
+
+    scale: float | None = None
+    embedded: bool = False
+    classifier_free: bool = False
+
+
+def embedded(scale: float) -> Callable[[Any], Guided]:
+    """By an embedded scale, where the transformer of the pipeline has a place for it."""
+    return lambda pipeline: Guided(scale, embedded=True) if pipeline.transformer.config.guidance_embeds else Guided()
+
+
+def classifier_free(scale: float) -> Callable[[Any], Guided]:
+    """Classifier-free, whatever the checkpoint."""
+    return lambda pipeline: Guided(scale, classifier_free=True)
 
 
 def scale_rows(scale: Guidance, default: float | None, batch: int, device: torch.device) -> Float[Tensor, " batch"]:
@@ -49,14 +78,16 @@ def branch_tensors(conditioning: Conditioning, branch: Branch) -> dict[str, Tens
     return negative
 
 
-def guide(velocities: Mapping[Branch, Float[Tensor, "..."]], scale: Float[Tensor, " batch"]) -> Float[Tensor, "..."]:
-    """Combine the branches of latents or tokens, float32; a row at scale 1 or less is its conditional one, untouched.
+def tensors_of(conditioning: Conditioning, branches: Sequence[Branch]) -> Mapping[str, Tensor]:
+    """Return what the transformer takes in a pass of these branches, stacked along the batch in their order."""
+    own = [Conditioning((), branch_tensors(conditioning, branch)) for branch in branches]
+    return own[0].tensors if len(own) == 1 else Conditioning.concat(own).tensors
+
+
+def guide(conditional: Latents, unconditional: Latents, scale: Float[Tensor, " batch"]) -> Latents:
+    """Combine the branches, float32; a row at scale 1 or less is its conditional one, untouched.
 
     Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, with diffusers' scale.
     """
-    conditional = velocities["conditional"].float()
-    if "unconditional" not in velocities:
-        return conditional
-    unconditional = velocities["unconditional"].float()
-    rows = scale.reshape(-1, *[1] * (conditional.ndim - 1))
-    return torch.where(rows > UNGUIDED, unconditional + rows * (conditional - unconditional), conditional)
+    conditional, unconditional, scale = conditional.float(), unconditional.float(), scale.reshape(-1, 1, 1, 1)
+    return torch.where(scale > UNGUIDED, unconditional + scale * (conditional - unconditional), conditional)

@@ -1,9 +1,6 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import resources
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,22 +8,25 @@ from typing import Any
 import diffusers
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
-from safetensors import SafetensorError
 
+from stableflow.checks import check_path
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
-from stableflow.models.base import FlowModel, Layer
+from stableflow.models.base import FlowModel
+from stableflow.models.bundled import BUNDLED, bundled_model, bundled_path, present
+from stableflow.models.checkpoint import load_transformer
+from stableflow.models.compilation import choose_attention, compile_blocks
+from stableflow.models.components import check_index, load_pipeline
+from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
-from stableflow.models.gate import add_gates
+from stableflow.models.load_errors import load_errors
+from stableflow.models.lora import apply_lora, read_lora
+from stableflow.models.quantised import load_gguf, quantise_weights
+from stableflow.reading import read_json
 
-BUNDLED = ("tiny", "small")
+__all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
+
+COMPONENTS = "the components (components=)"
+TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 OFFLOAD = ("none", "model", "group")
 QUANTISED = ("int8", "fp8")
@@ -72,17 +72,18 @@ def load(
         UnknownNameError: Neither a bundled name, a path nor a hub id, or a pipeline of an unsupported class.
         LoadError: The files are missing, damaged, gated or out of reach; says which and what to do.
     """
-    device = _choose_device(device)
-    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    device = choose_device(device)
+    dtype = choose_dtype(dtype, device)
+    _check_offload(offload, device)
     location = _locate(name)
     quantiser = None if quantise is None else _quantiser(quantise)
-    with _load_errors(str(name)):
-        if isinstance(location, Path) and location.suffix in TRANSFORMER_FILES:
-            pipeline = _from_transformer_file(location, components, dtype, offline, quantiser)
-        else:
-            pipeline = _from_folder(location, revision, dtype, offline, quantiser)
-        if lora is not None:
-            _load_lora(pipeline, lora, offline)
+    update = None if lora is None else read_lora(lora, offline=offline)
+    if isinstance(location, Path) and location.suffix in TRANSFORMER_FILES:
+        pipeline = _from_transformer_file(location, str(components), dtype, offline, quantiser)
+    else:
+        pipeline = _from_folder(location, revision, dtype, offline, quantiser)
+    if update is not None:
+        apply_lora(pipeline, update)
     _place(pipeline, device, offload)
     if attention_backend is not None:
         choose_attention(pipeline.transformer, attention_backend)
@@ -93,80 +94,19 @@ def load(
     return model
 
 
-def choose_attention(transformer: Any, backend: str) -> None:
-    """Have a transformer's attention computed by one of diffusers' kernels.
-
-    Raises:
-        InputError: There is no such kernel, it cannot run here, or this family chooses for itself.
-    """
-    processors = [module.processor for module in transformer.modules() if hasattr(module, "processor")]
-    if not any(hasattr(processor, "_attention_backend") for processor in processors):
-        raise InputError(
-            f"{type(transformer).__name__} computes attention in its own way; leave attention_backend out."
-        )
-    try:
-        transformer.set_attention_backend(backend)
-    except (ValueError, RuntimeError, ImportError) as error:
-        raise InputError(f"attention_backend={backend!r} cannot be used: {_first_line(error)}") from error
-
-
-def compile_blocks(transformer: Any, layers: Sequence[Layer], **settings: Any) -> None:
-    """Compile the repeated blocks of a transformer, in place, with gates for what will be injected.
-
-    Args:
-        layers: The model's view of these blocks.
-        settings: Of torch.compile.
-
-    Raises:
-        InputError: diffusers does not say which blocks of this family repeat.
-    """
-    if not getattr(transformer, "_repeated_blocks", None):
-        raise InputError(f"diffusers cannot compile the blocks of a {type(transformer).__name__}; leave compile out.")
-    add_gates(layers)
-    transformer.compile_repeated_blocks(**settings)
-
-
-def bundled_path(name: str) -> Path:
-    """Return the folder of a bundled model."""
-    return Path(str(resources.files("stableflow") / "bundled" / name))
-
-
-def _choose_device(device: str) -> str:
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def _locate(name: str | Path) -> Path | str:
     """Return a path that exists, or a hub id."""
     if str(name) in BUNDLED:
-        return _bundled(str(name))
-    path = Path(name).expanduser()
+        return bundled_model(str(name))
+    path = check_path("model", name)
     if path.exists():
         return _checked_path(path)
     text = str(name)
     if isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or text.startswith((".", "/", "~")):
         raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
     if text.count("/") != 1:
-        raise unknown_name("model", text, [*_present(), "<folder>", "<organisation>/<repository> on the hub"])
+        raise unknown_name("model", text, [*present(), "<folder>", "<organisation>/<repository> on the hub"])
     return text
-
-
-def _bundled(name: str) -> Path:
-    path = bundled_path(name)
-    if not (path / "model_index.json").is_file():
-        raise LoadError(
-            f"The weights of {name!r} are not part of this version. Train them with `stableflow train STAGE --model "
-            f"{name}` and pass the folder `runs/{name}/pipeline`; or take {', '.join(map(repr, _present()))}."
-        )
-    return path
-
-
-def _present() -> list[str]:
-    """The bundled models whose weights are there."""
-    return [name for name in BUNDLED if (bundled_path(name) / "model_index.json").is_file()]
 
 
 def _checked_path(path: Path) -> Path:
@@ -192,101 +132,82 @@ def _quantiser(kind: str) -> Any:
 
 
 def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
-    index = _model_index(location, revision, offline)
-    class_name = index["_class_name"]
-    if class_name not in FAMILIES:
+    with load_errors(str(location)):
+        index = _model_index(location, revision, offline)
+    if index["_class_name"] not in FAMILIES:
         raise UnknownNameError(
-            f"{location} is a {class_name}, which no family of this version reads. Supported pipelines: "
+            f"{location} is a {index['_class_name']:.60}, which no family of this version reads. Supported pipelines: "
             f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
-    pipeline_class = getattr(diffusers, class_name)
-    given: dict[str, Any] = {name: None for name, kind in index.items() if kind == [None, None]}  # SD3 without T5
-    if quantiser is not None:
-        given["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping={"transformer": quantiser})
-    return pipeline_class.from_pretrained(
-        str(location), dtype=dtype, use_safetensors=True, local_files_only=offline, revision=revision, **given
-    )
+    return load_pipeline(str(location), index, dtype=dtype, offline=offline, revision=revision, quantiser=quantiser)
 
 
-def _model_index(location: Path | str, revision: str | None, offline: bool) -> dict[str, Any]:
+def _model_index(location: Path | str, revision: str | None, offline: bool) -> Mapping[str, Any]:
     if isinstance(location, Path):
         index = location / "model_index.json"
     else:
         index = Path(hf_hub_download(location, "model_index.json", revision=revision, local_files_only=offline))
-    return json.loads(index.read_text(encoding="utf-8"))
+    try:
+        content = read_json(index)
+    except LoadError as error:
+        raise LoadError(f"{location} could not be loaded: {error}") from error
+    return check_index(content, str(location))
 
 
 def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
+    if path.suffix == ".gguf" and quantiser is not None:
+        raise InputError(f"{path.name} is quantised already; leave quantise out.")
+    components = _components_location(components)
+    index = _components_index(components, offline)
+    offline = offline or Path(components).is_dir()
+    with load_errors(components, what=COMPONENTS):
+        config = TRANSFORMER.load_config(components, subfolder="transformer", local_files_only=offline)
     if path.suffix == ".gguf":
-        if quantiser is not None:
-            raise InputError(f"{path.name} is quantised already; leave quantise out.")
-        quantiser = diffusers.GGUFQuantizationConfig(compute_dtype=dtype)
-    quantisation = {} if quantiser is None else {"quantization_config": quantiser}
-    transformer = diffusers.FluxTransformer2DModel.from_single_file(
-        str(path),
-        config=components,
-        subfolder="transformer",
-        dtype=dtype,
-        local_files_only=offline or Path(components).is_dir(),
-        **quantisation,
-    )
-    return diffusers.FluxPipeline.from_pretrained(
-        components, transformer=transformer, dtype=dtype, use_safetensors=True, local_files_only=offline
-    )
+        transformer = load_gguf(path, TRANSFORMER, config, dtype, components=components, offline=offline)
+    else:
+        with load_errors(str(path)):
+            transformer = load_transformer(path, TRANSFORMER, config, dtype, components=components)
+    if quantiser is not None:
+        quantise_weights(transformer, quantiser)
+    given = {"transformer": transformer}
+    return load_pipeline(components, index, dtype=dtype, offline=offline, revision=None, given=given, what=COMPONENTS)
 
 
-def _load_lora(pipeline: Any, lora: str | Path, offline: bool) -> None:
-    if find_spec("peft") is None:
-        raise MissingExtraError("LoRA weights need peft: pip install 'stableflow[lora]'.")
-    pipeline.load_lora_weights(str(lora), local_files_only=offline)
+def _components_location(components: str) -> str:
+    """A folder that exists, or a hub id."""
+    location = bundled_model(components) if components in BUNDLED else check_path("components", components)
+    if location.is_dir():
+        if not (location / "model_index.json").is_file():
+            raise LoadError(f"The folder {location} (components=) holds no model: model_index.json is missing.")
+        return str(location)
+    if location.exists() or components.count("/") != 1 or components[0] in "./~":
+        raise LoadError(f"There are no components at {components} (components=): no such folder. Check the path.")
+    return components
+
+
+def _components_index(components: str, offline: bool) -> Mapping[str, Any]:
+    with load_errors(components, what=COMPONENTS):
+        index = _model_index(Path(components) if Path(components).is_dir() else components, None, offline)
+    if index["_class_name"] not in ("FluxPipeline", "FluxKontextPipeline"):
+        raise LoadError(
+            f"{components}, {COMPONENTS}, is a {index['_class_name']:.60}; a single transformer file is one of FLUX.1."
+        )
+    return index
+
+
+def _check_offload(offload: str, device: str) -> None:
+    if offload not in OFFLOAD:
+        raise unknown_name("offload choice", str(offload), OFFLOAD)
+    if offload != "none" and torch.device(device).type == "cpu":
+        raise InputError(f"offload={offload!r} moves weights between CPU and accelerator; this run is on the CPU.")
 
 
 def _place(pipeline: Any, device: str, offload: str) -> None:
-    if offload not in OFFLOAD:
-        raise unknown_name("offload choice", offload, OFFLOAD)
     if offload == "none":
         pipeline.to(device)
-        return
-    if device == "cpu":
-        raise InputError(f"offload={offload!r} moves weights between CPU and accelerator; this run is on the CPU.")
-    if offload == "model":
+    elif offload == "model":
         pipeline.enable_model_cpu_offload(device=device)
     else:
         pipeline.enable_group_offload(
             onload_device=torch.device(device), offload_type="block_level", num_blocks_per_group=1
         )
-
-
-@contextmanager
-def _load_errors(name: str) -> Iterator[None]:
-    """Turn what loading can raise into one message that says what to do."""
-    try:
-        yield
-    except GatedRepoError as error:
-        raise LoadError(
-            f"{name} is gated: its licence must be accepted on the hub before it can be downloaded.\n"
-            f"1. Open https://huggingface.co/{name} in a browser, log in and accept the licence.\n"
-            "2. Run `hf auth login`, or set HF_TOKEN, with a token that may read gated repositories; then try again."
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise LoadError(
-            f"The hub knows no model {name!r}, or it is private. Check the spelling; for a private model set HF_TOKEN."
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise LoadError(
-            f"{name} is not in the local cache and cannot be fetched (offline, or the hub cannot be reached). Connect "
-            f"once without --offline, or pass a local folder. Bundled and always there: {', '.join(_present())}."
-        ) from error
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise LoadError(f"The hub refused {name}: {_first_line(error)}") from error
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        if isinstance(error, (LoadError, UnknownNameError, InputError)):
-            raise
-        raise LoadError(
-            f"{name} could not be loaded; a file is missing, damaged or of another model: {_first_line(error)} "
-            "Download it again, or check it with `stableflow doctor`."
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from stableflow.errors import InterventionError
@@ -55,53 +56,65 @@ def _vocabulary(tokenizer: Any) -> str:
     return " It knows: " + ", ".join(sorted(word for word in tokenizer.get_vocab() if word not in special)) + "."
 
 
-def split_words(
-    tokenizer: Any,
-    prompt: str,
-    limit: int,
-    *,
-    around: Callable[[str], str] = str,
-    first: int = 0,
-    padded: bool = False,
-) -> tuple[Word, ...]:
-    """Return the words of a prompt, as spaces divide it, with the positions of their text tokens.
-
-    Words beyond the limit are left out, and so are end and padding tokens, which belong to no word.
+@dataclass(frozen=True)
+class Reader:
+    """How one text encoder reads a prompt.
 
     Args:
+        tokenizer: Its tokenizer.
         limit: Tokens that the tokenizer may give.
         around: The text that the tokenizer reads, from the prompt: a chat template.
         first: Which of the tokenizer's tokens is the first text token of the transformer.
         padded: Whether the tokenizer fills up to the limit, which some do in front.
+        joint: Whether its tokens are among the transformer's text tokens, not only pooled.
+    """
+
+    tokenizer: Any
+    limit: int
+    around: Callable[[str], str] = str
+    first: int = 0
+    padded: bool = False
+    joint: bool = True
+
+    @property
+    def room(self) -> int:
+        """Tokens that a template leaves for the prompt."""
+        if self.around is str:
+            return self.limit
+        return self.limit - max(self.first, len(self.tokenizer(self.around("")).input_ids))
+
+
+def split_words(prompt: str, *readers: Reader) -> tuple[Word, ...]:
+    """Return the words of a prompt, as spaces divide it, with the positions of their text tokens, of all readers.
+
+    Words beyond the limit are left out, and so are end and padding tokens, which belong to no word.
 
     Raises:
-        InterventionError: The tokenizer does not tell which characters a token stands for.
+        InterventionError: A tokenizer does not tell which characters a token stands for.
     """
-    return join_words(prompt, tokens_of_words(tokenizer, prompt, limit, around=around, first=first, padded=padded))
+    tokens = [_tokens_of_words(reader, prompt) for reader in readers]
+    words = [
+        Word(word.group(), tuple(token for own in places for token in own))
+        for word, *places in zip(WORD.finditer(prompt), *tokens, strict=True)
+    ]
+    return tuple(word for word in words if word.tokens)
 
 
-def tokens_of_words(
-    tokenizer: Any,
-    prompt: str,
-    limit: int,
-    *,
-    around: Callable[[str], str] = str,
-    first: int = 0,
-    padded: bool = False,
-) -> list[tuple[int, ...]]:
-    """Return the positions of every word's tokens, none where a word is cut off; arguments as for `split_words`."""
+def _tokens_of_words(reader: Reader, prompt: str) -> list[tuple[int, ...]]:
+    """Return the positions of every word's tokens, none where a word is cut off."""
+    tokenizer = reader.tokenizer
     if not tokenizer.is_fast:
         raise InterventionError(
             f"{type(tokenizer).__name__} does not tell which characters its tokens stand for, so attention cannot be "
             "given by words. Load the model with its fast tokenizer (a folder that holds tokenizer.json)."
         )
-    text = around(prompt)
-    begin = text.index(prompt.strip(), around(MARK).index(MARK))
+    text = reader.around(prompt)
+    begin = text.index(prompt.strip(), reader.around(MARK).index(MARK))
     encoded = tokenizer(
         text,
         truncation=True,
-        max_length=limit,
-        padding="max_length" if padded else False,
+        max_length=reader.limit,
+        padding="max_length" if reader.padded else False,
         add_special_tokens=not (tokenizer.bos_token and text.startswith(tokenizer.bos_token)),  # or there would be two
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
@@ -109,18 +122,9 @@ def tokens_of_words(
     ends = [begin + word.end() for word in WORD.finditer(prompt.strip())]
     tokens: list[list[int]] = [[] for _ in ends]
     spans = zip(encoded["offset_mapping"], encoded["special_tokens_mask"])
-    for position, ((start, end), special) in enumerate(spans, start=-first):
+    for position, ((start, end), special) in enumerate(spans, start=-reader.first):
         # A token may start with the space before its word, or be that space alone: it goes with the word that follows.
         found = next((i for i, word_end in enumerate(ends) if word_end > start), None)
         if not special and found is not None and end > max(start, begin) and position >= 0:
             tokens[found].append(position)
     return [tuple(own) for own in tokens]
-
-
-def join_words(prompt: str, *encoders: Sequence[tuple[int, ...]]) -> tuple[Word, ...]:
-    """Return the words of a prompt that some text encoder reads, with their tokens of all."""
-    words = [
-        Word(word.group(), tuple(token for own in tokens for token in own))
-        for word, *tokens in zip(WORD.finditer(prompt), *encoders, strict=True)
-    ]
-    return tuple(word for word in words if word.tokens)

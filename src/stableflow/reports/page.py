@@ -9,14 +9,18 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stableflow.benchmarks.records import check_job
 from stableflow.benchmarks.summary import Summary, categories, failures, summarise
+from stableflow.decoding import PNG_SIGNATURE
 from stableflow.errors import LoadError, MissingExtraError
 from stableflow.files import write_text_atomic
+from stableflow.reading import confined, read_json
 from stableflow.reports.tradeoff import tradeoff_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LARGEST_PICTURE = 100_000_000  # bytes
 SHOWN = 3  # cases in each part of the gallery
 
 
@@ -58,12 +62,9 @@ def write_page(
         from jinja2 import Environment
     except ImportError as error:
         raise MissingExtraError("Reports need jinja2: pip install 'stableflow[bench]'.") from error
-    try:
-        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{folder} holds no benchmark: {error}") from error
+    job = check_job(read_json(folder / "job.json", what="what the benchmark is"), str(folder / "job.json"))
     summary = summarise(records)
-    curves = {name: setting["curve"] for name, setting in job["settings"].items()}
+    curves = {name: str(setting.get("curve", "")) for name, setting in job["settings"].items()}
     template = resources.files("stableflow.reports") / "page.html"
     page = Environment(autoescape=True).from_string(template.read_text(encoding="utf-8"))
     html = page.render(
@@ -105,7 +106,7 @@ def _table(summary: Summary) -> dict[str, Any]:
 
 def _gallery(folder: Path, records: Sequence[Mapping[str, Any]], setting: str, axes: Axes) -> dict[str, Any]:
     """The best, median and worst cases by edited x kept; where the product ties, by what is kept."""
-    done = [record for record in records if record["setting"] == setting and "error" not in record]
+    done = [record for record in records if record["setting"] == setting and _has(record, axes)]
 
     def rank(record: Mapping[str, Any]) -> tuple[float, float]:
         edited, kept = (sum(record["figures"][name]) for name in (axes.edited, axes.kept))
@@ -122,6 +123,12 @@ def _gallery(folder: Path, records: Sequence[Mapping[str, Any]], setting: str, a
     }
 
 
+def _has(record: Mapping[str, Any], axes: Axes) -> bool:
+    """Whether a record has what ranks it: numbers for both figures."""
+    rows = [record.get("figures", {}).get(name) for name in (axes.edited, axes.kept)]
+    return "error" not in record and all(row and None not in row for row in rows)
+
+
 def _shown(folder: Path, record: Mapping[str, Any], axes: Axes) -> dict[str, Any]:
     wanted = [("source: " + record["prompt"], record["pictures"]["source"])]
     wanted += list(zip(record["edits"], record["pictures"]["edits"]))
@@ -132,12 +139,21 @@ def _shown(folder: Path, record: Mapping[str, Any], axes: Axes) -> dict[str, Any
         "id": record["case"],
         "category": record["category"],
         "figures": ", ".join(f"{name} {value}" for name, value in figures.items()),
-        "pictures": [{"label": label, "data": _data_url(folder / "pictures" / name)} for label, name in wanted],
+        "pictures": [{"label": label, "data": _data_url(folder / "pictures", name)} for label, name in wanted],
     }
 
 
-def _data_url(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path.is_file() else ""
+def _data_url(folder: Path, name: str) -> str:
+    """A picture of the folder's own, as part of the page; whatever else a name points at is never read into it."""
+    path = confined(folder, name, f"{folder.parent}, a record's picture")
+    if not path.is_file():
+        return ""
+    if path.stat().st_size > LARGEST_PICTURE:
+        raise LoadError(f"{path} is larger than a picture of a benchmark can be; it is not put into the page.")
+    content = path.read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        raise LoadError(f"{path} is no PNG; it is not put into the page.")
+    return "data:image/png;base64," + base64.b64encode(content).decode()
 
 
 def _svg(figure: "Figure") -> str:

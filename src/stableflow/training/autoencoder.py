@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from stableflow.files import replacing_folder
 from stableflow.training.data import SceneData
 from stableflow.training.loop import Checkpoint, Progress, descend, draw_index, learning_rate, step_generator
 from stableflow.training.parallel import World
@@ -95,7 +96,8 @@ def train_autoencoder(
             checkpoint.save(step + 1)
     if world.leads:
         _fit_latent_scale(model.eval(), data)
-        model.save_pretrained(folder / "vae")
+        with replacing_folder(folder / "vae") as temporary:
+            model.save_pretrained(temporary)
     return model.eval()
 
 

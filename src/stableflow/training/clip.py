@@ -108,8 +108,8 @@ def train_clip(
         folder=folder,
         world=world,
     )
-    export_encoder(model.eval(), folder / "clip", size=size, processor="CLIPImageProcessor")
-    make_tokenizer(layers).save_pretrained(folder / "clip")
+    tokenizer = make_tokenizer(layers)
+    export_encoder(model.eval(), folder / "clip", size=size, processor="CLIPImageProcessor", tokenizer=tokenizer)
     return model.float()
 
 

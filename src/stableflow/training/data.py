@@ -1,17 +1,20 @@
 """Renders and captions, drawn once and read from disk; the i-th scene is the same on every machine."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib.format import write_array_header_1_0
 from torch import Tensor
 
+from stableflow.errors import LoadError
+from stableflow.files import replacing
 from stableflow.scenes import Scene, caption, random_keep, render_pil, sample_split
-from stableflow.training.tokens import tokenize
+from stableflow.training.tokens import LENGTHS, tokenize
 
 CAPTIONS_PER_SCENE = 5
 VALIDATION_SEED = 10_000_000  # scenes from here on are never trained on
@@ -51,21 +54,42 @@ def scene_data(
     """
     split = "validation" if validation else "train"
     images_path, tokens_path = folder / f"{split}-{size}-{count}.npy", folder / f"{split}-{size}-{count}-tokens.npy"
-    if not (images_path.exists() and tokens_path.exists()):
-        folder.mkdir(parents=True, exist_ok=True)
+    shapes = (count, size, size, 3), (count, CAPTIONS_PER_SCENE, LENGTHS[layers])
+    images, tokens = _drawn(images_path, shapes[0]), _drawn(tokens_path, shapes[1])
+    if images is None or tokens is None:
         first = VALIDATION_SEED if validation else 0
         jobs = [(seed, size, layers, validation) for seed in range(first, first + count)]
-        partial = images_path.with_suffix(".partial")
-        images = open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, size, size, 3))
-        tokens = []
         with Pool(workers) as pool:
-            for i, (image, ids) in enumerate(pool.imap(_draw, jobs, chunksize=50)):
-                images[i] = image
-                tokens.append(ids)
-        images.flush()
-        np.save(tokens_path, np.stack(tokens))
-        partial.rename(images_path)
-    return SceneData(np.load(images_path, mmap_mode="r"), torch.from_numpy(np.load(tokens_path)), layers)
+            _write(tokens_path, _write_images(images_path, shapes[0], pool.imap(_draw, jobs, chunksize=50)))
+        images, tokens = _drawn(images_path, shapes[0]), _drawn(tokens_path, shapes[1])
+    if images is None or tokens is None:
+        raise LoadError(f"{images_path} and {tokens_path} were written and cannot be read back. Is the disk sound?")
+    return SceneData(images, torch.from_numpy(np.array(tokens)), layers)
+
+
+def _write_images(path: Path, shape: tuple[int, ...], drawn: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Write pictures as they come, since together they may not fit the memory; returns their captions' ids."""
+    tokens = []
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for image, ids in drawn:
+            file.write(image.tobytes())
+            tokens.append(ids)
+    return np.stack(tokens)
+
+
+def _write(path: Path, values: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+
+
+def _drawn(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """What was drawn before; None where it is missing, cut off, or of other scenes by its shape."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == shape else None
 
 
 def _draw(job: tuple[int, int, int, bool]) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from stableflow.files import replacing_folder
 from stableflow.training.data import SceneData
 from stableflow.training.loop import Checkpoint, Progress, descend, draw_index, learning_rate, step_generator
 from stableflow.training.parallel import World
@@ -49,7 +50,8 @@ def train_decoder(folder: Path, data: SceneData, settings: DecoderSettings, worl
         if (step + 1) % 250 == 0:
             checkpoint.save(step + 1)
     if world.leads:
-        model.eval().save_pretrained(folder / "vae-final")
+        with replacing_folder(folder / "vae-final") as temporary:
+            model.eval().save_pretrained(temporary)
     return model.eval()
 
 

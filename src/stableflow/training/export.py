@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline
 from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
+from stableflow.files import replacing_folder
 from stableflow.training.network import Network
 from stableflow.training.tokens import make_tokenizer
 
@@ -35,18 +36,19 @@ def export_pipeline(network: Network, autoencoder: AutoencoderKL, folder: Path, 
     )
     pipeline.transformer.to(torch.bfloat16)
     pipeline.vae.to(torch.bfloat16)
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    with replacing_folder(folder) as temporary:
+        pipeline.save_pretrained(temporary, safe_serialization=True)
     return pipeline
 
 
-def export_encoder(encoder: Any, folder: Path, *, size: int, processor: str) -> None:
+def export_encoder(encoder: Any, folder: Path, *, size: int, processor: str, tokenizer: Any = None) -> None:
     """Write a transformers encoder in float16, with the preprocessing that its pictures need.
 
     Args:
         size: Pixels on a side of the pictures that it was trained on.
         processor: Class name of transformers' image processor.
+        tokenizer: Of an encoder that reads words too.
     """
-    encoder.half().save_pretrained(folder, safe_serialization=True)
     config = {
         "image_processor_type": processor,
         "do_resize": True,
@@ -60,4 +62,8 @@ def export_encoder(encoder: Any, folder: Path, *, size: int, processor: str) -> 
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    with replacing_folder(folder) as temporary:
+        encoder.half().save_pretrained(temporary, safe_serialization=True)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(temporary)
+        (temporary / "preprocessor_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError
+from stableflow.files import replacing
 from stableflow.training.attention import PlainAttention
 from stableflow.training.data import SceneData
-from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, step_generator
+from stableflow.training.loop import Checkpoint, Progress, draw_index, learning_rate, load_checked, step_generator
 from stableflow.training.network import Network, NetworkSettings, pack
 from stableflow.training.optimiser import Optimisers
 from stableflow.training.parallel import World, average, average_gradients, wait_for_all
@@ -54,17 +55,20 @@ class FlowSettings:
 
 def encode_all(autoencoder: Any, data: SceneData, path: Path, world: World) -> Tensor:
     """Return all pictures as packed latents of deviation 1, float16; computed on the first call, a share a process."""
-    if not path.exists():
-        share = torch.arange(len(data.images)).tensor_split(world.size)[world.rank]
-        torch.save(_encode(autoencoder, data, share, world.device), _part(path, world.rank))
-        wait_for_all(world)
-        if world.leads:
-            parts = [torch.load(_part(path, rank), weights_only=True) for rank in range(world.size)]
-            torch.save(torch.cat(parts), path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-        wait_for_all(world)
-        _part(path, world.rank).unlink()
-    return torch.load(path, weights_only=True, mmap=True)
+    kept = load_checked(path, mmap=True) if path.exists() else None
+    if isinstance(kept, Tensor) and len(kept) == len(data.images):
+        return kept
+    share = torch.arange(len(data.images)).tensor_split(world.size)[world.rank]
+    with replacing(_part(path, world.rank)) as temporary:
+        torch.save(_encode(autoencoder, data, share, world.device), temporary)
+    wait_for_all(world)
+    if world.leads:
+        parts = [load_checked(_part(path, rank)) for rank in range(world.size)]
+        with replacing(path) as temporary:
+            torch.save(torch.cat(parts), temporary)
+    wait_for_all(world)
+    _part(path, world.rank).unlink()
+    return load_checked(path, mmap=True)
 
 
 def _part(path: Path, rank: int) -> Path:
@@ -190,4 +194,4 @@ def averaged_weights(folder: Path, stage: str, world: World) -> dict[str, Tensor
     found = sorted(folder.glob(f"{stage}.rank0of*.pt"))
     if not found:
         raise LoadError(f"{folder} holds no checkpoint of the {stage} stage; run that first.")
-    return torch.load(found[0], map_location=world.device, weights_only=True)["state"][1]
+    return load_checked(found[0], world.device)["state"][1]

@@ -1,6 +1,7 @@
 """What all stages share: schedules, deterministic batches, checkpoints, progress."""
 
 import logging
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stableflow.errors import LoadError
+from stableflow.files import replacing
 from stableflow.training.parallel import World, average_gradients, wait_for_all
 
 log = logging.getLogger(__name__)
@@ -39,6 +42,25 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer, parameters: Sequence
     optimiser.step()
 
 
+def load_checked(path: Path, device: torch.device | str = "cpu", *, mmap: bool = False) -> Any:
+    """Return what `torch.save` wrote; tensors and plain values only, never code.
+
+    Args:
+        mmap: Leave the tensors on the disk, from which processes read them in common.
+
+    Raises:
+        LoadError: The file is damaged.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True, mmap=mmap)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise LoadError(f"{path} is damaged ({_line(error)}). Delete it; the stage then makes it again.") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 class Checkpoint:
     """One file that holds where a stage stands; each process keeps its own, since optimiser states are sharded.
 
@@ -64,30 +86,45 @@ class Checkpoint:
     def resume(self) -> int:
         """Return the number of finished steps, after restoring them."""
         if self._path.exists():
-            kept = self._load(self._path)
-            self._restore(kept["state"])
-            return kept["step"]
+            return self._take([self._path], lambda states: states[0])
         firsts = sorted(self._stem.parent.glob(f"{self._stem.name}.rank0of*.pt"))
         if self._regroup is None or not firsts:
             return 0
         size = int(firsts[0].stem.rsplit("of", 1)[1])
-        parts = [self._load(self._stem.with_suffix(f".rank{rank}of{size}.pt")) for rank in range(size)]
-        self._restore(self._regroup([part["state"] for part in parts]))
-        return parts[0]["step"]
+        paths = [self._stem.with_suffix(f".rank{rank}of{size}.pt") for rank in range(size)]
+        for path in paths:
+            if not path.exists():
+                raise LoadError(
+                    f"{path} is missing: the run with {size} processes did not leave all its checkpoints. Put it back, "
+                    f"or delete {firsts[0]} to start the stage again."
+                )
+        return self._take(paths, self._regroup)
 
-    def _load(self, path: Path) -> Any:
-        return torch.load(path, map_location=self._world.device, weights_only=True)
+    def _take(self, paths: Sequence[Path], whole: Callable[[list[Any]], Any]) -> int:
+        parts = [load_checked(path, self._world.device) for path in paths]
+        try:
+            self._restore(whole([part["state"] for part in parts]))
+            return int(parts[0]["step"])
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise LoadError(
+                f"{paths[0]} holds no checkpoint of this stage and recipe ({_line(error)}). Delete it to "
+                "start the stage again, or choose another folder."
+            ) from error
 
     def save(self, step: int) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        torch.save({"step": step, "state": self._state()}, temporary)
-        wait_for_all(self._world)
-        temporary.replace(self._path)
+        with replacing(self._path) as temporary:
+            torch.save({"step": step, "state": self._state()}, temporary)
+            wait_for_all(self._world)
+        if self._regroup is not None:
+            self._remove_former()
+
+    def _remove_former(self) -> None:
+        """Delete the checkpoints of the run with another number of processes that this one goes on from."""
+        wait_for_all(self._world)  # until all processes have their own
         if self._world.leads:
-            for old in self._stem.parent.glob(f"{self._stem.name}.rank*of*.pt"):
-                if not old.stem.endswith(f"of{self._world.size}"):
-                    old.unlink()  # of a run with another number of processes, which this one goes on from
+            for former in self._stem.parent.glob(f"{self._stem.name}.rank*of*.pt"):
+                if not former.stem.endswith(f"of{self._world.size}"):
+                    former.unlink()
 
 
 def fit(

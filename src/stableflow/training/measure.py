@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 
+from stableflow.files import write_text_atomic
 from stableflow.images import comparison_grid, save_png, to_pil
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.models.base import FlowModel
@@ -33,7 +34,7 @@ def measure(folder: Path, *, captions: int, layers: int = 2) -> None:
             teacher, classifier, scenes, guidance_scale=1.0, true_guidance=GUIDANCE
         ),
     }
-    (folder / "measured.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_text_atomic(folder / "measured.json", json.dumps(figures, indent=1) + "\n")
     log.info("%s", json.dumps(figures, indent=1))
     _contact_sheet(model, folder / "contact_sheet.png", layers)
 

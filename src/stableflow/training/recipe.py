@@ -1,15 +1,20 @@
 """The recipes: their stages in order, with the sizes of each bundled model."""
 
 import dataclasses
-import json
 import logging
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffusers import AutoencoderKL
 
+from stableflow.checks import check_count
 from stableflow.errors import LoadError, unknown_name
+from stableflow.files import check_writable, only_process
+from stableflow.models.devices import choose_device
+from stableflow.reading import read_json
 from stableflow.training.attention import PlainAttention
 from stableflow.training.autoencoder import AutoencoderSettings, reconstruction_psnr, train_autoencoder
 from stableflow.training.classifier import ClassifierSettings, ceiling, train_classifier
@@ -94,7 +99,11 @@ def _earlier_encoder(recipe: Recipe, part: str) -> Path | None:
     folder = _earlier(recipe, part)
     if folder is None:
         return None
-    seen = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))["crop_size"]["height"]
+    path = folder / "preprocessor_config.json"
+    try:
+        seen = read_json(path)["crop_size"]["height"]
+    except (KeyError, TypeError) as error:
+        raise LoadError(f"{path} does not say how large the encoder's pictures are: no crop_size.height.") from error
     return folder if seen == recipe.size else None
 
 
@@ -218,10 +227,17 @@ def run_stage(
         raise unknown_name("recipe", model, RECIPES)
     recipe, folder = RECIPES[model], folder or Path("runs") / model
     if flow_steps is not None:
+        check_count("flow_steps (--steps)", flow_steps)
         recipe = dataclasses.replace(recipe, flow=dataclasses.replace(recipe.flow, num_steps=flow_steps))
     if start is not None:
         missing = [name for name in ("tiny", "clip", "dinov2") if not (start / name).is_dir()]
         if missing:
             raise LoadError(f"{start} is no bundle: {', '.join(missing)} missing. Give a folder that holds all three.")
         recipe = dataclasses.replace(recipe, start=start)
-    STAGES[stage](folder, recipe, join_world(device))
+    device = choose_device(device)
+    alone = (
+        only_process(folder / f".{stage}.lock", f"the stage {stage}") if int(os.environ.get("RANK", "0")) == 0 else None
+    )
+    with alone or nullcontext():
+        check_writable(folder)
+        STAGES[stage](folder, recipe, join_world(device))

@@ -1,12 +1,12 @@
 """Going on from the weights of an earlier world's model, whose words and captions may be fewer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from stableflow.errors import LoadError
+from stableflow.reading import read_json
 from stableflow.training.tokens import words
 
 
@@ -44,4 +44,8 @@ def adopt(model: Any, folder: Path, *, tokenizer: Path | None = None, layers: in
 
 
 def _word_ids(tokenizer: Path) -> dict[str, int]:
-    return json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    path = tokenizer / "tokenizer.json"
+    try:
+        return dict(read_json(path)["model"]["vocab"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadError(f"{path} is no tokenizer of words: model.vocab is missing.") from error

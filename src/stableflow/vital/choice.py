@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_count, check_number
 from stableflow.errors import InputError
 
 Scores = Float[Tensor, " layers"]
@@ -26,6 +27,9 @@ class Threshold:
 
     value: float
 
+    def __post_init__(self) -> None:
+        check_number("threshold", self.value)
+
     def boundary(self, vitality: Scores) -> float:
         return self.value
 
@@ -38,6 +42,9 @@ class Top:
     """The `count` most vital layers."""
 
     count: int
+
+    def __post_init__(self) -> None:
+        check_count("top", self.count)
 
     def boundary(self, vitality: Scores) -> float:
         if not 1 <= self.count < len(vitality):
@@ -72,7 +79,7 @@ def parse_choice(text: str) -> Choice:
     """Read "gap", "top:9" or "threshold:0.2"."""
     if text == "gap":
         return Gap()
-    if match := re.fullmatch(r"top:(\d+)", text):
+    if match := re.fullmatch(r"top:(\d{1,6})", text):
         return Top(int(match[1]))
     if match := re.fullmatch(r"threshold:(\d*\.?\d+)", text):
         return Threshold(float(match[1]))

@@ -1,131 +1,27 @@
 """Vitality: bypass each layer and see how much the picture changes."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stableflow.errors import InputError, NumericsError
-from stableflow.flow.integrate import integrate
-from stableflow.flow.solvers import Euler
-from stableflow.interventions import Bypass
-from stableflow.interventions.blend import WHOLE_FLOW
+from stableflow.checks import check_texts
+from stableflow.errors import InputError
 from stableflow.jobs.cells import Cells, Record
 from stableflow.jobs.run import Shard, Task, Told, run_tasks
 from stableflow.models.base import FlowModel
-from stableflow.types import Latents
-from stableflow.vital.choice import Choice, Gap
+from stableflow.reading import short
+from stableflow.vital.bypassing import Bypassed, Measurer, guidance_of, measured_size, roughness
+from stableflow.vital.choice import Choice, Gap, Top
 from stableflow.vital.protocol import PROTOCOLS, Protocol
 from stableflow.vital.racing import undecided
-from stableflow.vital.similarity import SIMILARITIES, Drawn, Similarity
+from stableflow.vital.similarity import SIMILARITIES, Similarity
 from stableflow.vital.vitality import Vitality
 
 BATCH_TOKENS = 1024  # image tokens that run together by default
-LEAST_TOKENS = 64  # image tokens under which scaling does not go
-NOISE = 0.7  # roughness from which latents count as noise; white noise has 1
-DESTROYED = 0.0  # similarity of a picture that is not finite to any other
-
-
-@dataclass(frozen=True)
-class Bypassed:
-    """One layer bypassed, on some prompts (by number), in a window of flow times."""
-
-    layer: int
-    prompts: tuple[int, ...]
-    t_window: tuple[float, float] = WHOLE_FLOW
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        window = "" if self.t_window == WHOLE_FLOW else ".t-{:.4f}-{:.4f}".format(*self.t_window)
-        return tuple(f"prompt-{prompt:04d}.layer-{self.layer:03d}{window}" for prompt in self.prompts)
-
-
-class Measurer:
-    """Draws references and bypassed pictures and compares them; references of the last prompts are kept at hand."""
-
-    def __init__(
-        self, model: FlowModel, prompts: Sequence[str], protocol: Protocol, similarities: Sequence[Similarity]
-    ):
-        self.model, self.prompts, self.protocol, self.similarities = model, prompts, protocol, similarities
-        self._kept: tuple[tuple[int, ...], Drawn] | None = None
-
-    def __call__(self, work: Bypassed) -> Mapping[str, Record]:
-        """Return how similar the pictures are, and what is wrong with them, for each key of the work."""
-        reference = self._reference(work.prompts)
-        try:
-            bypassed = self.draw(work.prompts, (work.layer,), work.t_window)
-        except NumericsError:
-            return self._one_by_one(work)
-        values = {s.name: s.compare(bypassed, reference).tolist() for s in self.similarities}
-        rough = roughness(bypassed.latents).tolist()
-        return {
-            key: {
-                "similarity": {name: row[i] for name, row in values.items()},
-                "flag": "noise" if rough[i] > NOISE else "",
-            }
-            for i, key in enumerate(work.keys)
-        }
-
-    def draw(self, numbers: Sequence[int], bypassed: Sequence[int], t_window: tuple[float, float]) -> Drawn:
-        """Draw prompts by number with some layers bypassed."""
-        model, protocol = self.model, self.protocol
-        height, width = measured_size(model, protocol)
-        shape = model.latent_shape(height, width)
-        seeds = [protocol.first_seed + number for number in numbers]
-        noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
-        conditioning = model.encode_prompt([self.prompts[number] for number in numbers])
-
-        def velocity(latents: Tensor, t: float) -> Tensor:
-            return model.velocity(latents, t, conditioning, guidance_scale=_guidance(model, protocol))
-
-        with model.attach(Bypass(bypassed, t_window)):
-            latents = integrate(
-                velocity, noise.to(model.device), model.time_grid(protocol.num_steps, height, width), Euler()
-            )
-        return Drawn(latents.cpu(), model.decode_latents(latents).cpu())
-
-    def _reference(self, numbers: tuple[int, ...]) -> Drawn:
-        if self._kept is None or self._kept[0] != numbers:
-            self._kept = numbers, self.draw(numbers, (), WHOLE_FLOW)
-        return self._kept[1]
-
-    def _one_by_one(self, work: Bypassed) -> Mapping[str, Record]:
-        """Of a batch that is not finite, find out which rows are."""
-        if len(work.prompts) == 1:
-            similarity = dict.fromkeys((s.name for s in self.similarities), DESTROYED)
-            return {work.keys[0]: {"similarity": similarity, "flag": "not finite"}}
-        records: dict[str, Record] = {}
-        for prompt in work.prompts:
-            records |= self(dataclasses.replace(work, prompts=(prompt,)))
-        return records
-
-
-def roughness(latents: Latents) -> Tensor:
-    """Return the mean squared difference of neighbours over twice the variance, by row: 1 for noise, 0 for smooth.
-
-    Source: von Neumann, "Distribution of the ratio of the mean square successive difference to the variance" (1941).
-    """
-    across, down = latents.diff(dim=-1).square().mean((1, 2, 3)), latents.diff(dim=-2).square().mean((1, 2, 3))
-    return (across + down) / (4 * latents.var((1, 2, 3)).clamp(min=1e-12))
-
-
-def measured_size(model: FlowModel, protocol: Protocol) -> tuple[int, int]:
-    """Return height and width in pixels: the model's own, scaled, as multiples of what it can run.
-
-    A picture keeps at least LEAST_TOKENS image tokens, or all it has: smaller ones no longer show what layers do.
-    """
-    multiple, (own_height, own_width) = model.pixel_multiple, model.default_size
-    least = (LEAST_TOKENS * multiple**2 / (own_height * own_width)) ** 0.5
-    scale = max(protocol.scale, min(1.0, least))
-    height, width = (max(multiple, round(side * scale / multiple) * multiple) for side in (own_height, own_width))
-    return height, width
-
-
-def _guidance(model: FlowModel, protocol: Protocol) -> float | None:
-    return model.default_guidance_scale if protocol.guidance_scale is None else protocol.guidance_scale
+__all__ = ["Bypassed", "Measurer", "VitalityJob", "measure_vitality", "measured_size", "roughness"]
 
 
 class VitalityJob:
@@ -151,10 +47,14 @@ class VitalityJob:
     ):
         if not model.layers:
             raise InputError(f"{model.name!r} has no transformer blocks that are known here, so none can be bypassed.")
-        if len(prompts) < 2:
+        if len(check_texts("prompts", prompts)) < 2 or isinstance(prompts, str):
             raise InputError(
-                f"Vitality needs at least 2 prompts for an interval (the paper uses 64), got {len(prompts)}."
+                f"Vitality needs at least 2 prompts for an interval (the paper uses 64), got {short(prompts)}."
             )
+        if not similarities:
+            raise InputError(f"Vitality needs a similarity: {', '.join(SIMILARITIES)}.")
+        if isinstance(choice, Top):
+            choice.boundary(torch.zeros(len(model.layers)))  # refused now and not after the measurement
         self.model, self.protocol, self.choice = model, protocol, choice
         self.prompts = tuple(prompts[: protocol.prompts])
         self.measurer = Measurer(model, self.prompts, protocol, similarities)
@@ -172,7 +72,7 @@ class VitalityJob:
             **dataclasses.asdict(self.protocol),
             "prompts": len(self.prompts),
             "batch": self.batch,
-            "guidance_scale": _guidance(self.model, self.protocol),
+            "guidance_scale": guidance_of(self.model, self.protocol),
             "similarity": [similarity.name for similarity in self.measurer.similarities],
         }
 
@@ -267,7 +167,7 @@ def measure_vitality(
     choice: Choice = Gap(),
     num_steps: int | None = None,
     guidance_scale: float | None = None,
-    first_seed: int = 0,
+    first_seed: int | None = None,
     folder: str | Path | None = None,
     told: Told | None = None,
 ) -> Vitality:
@@ -293,9 +193,8 @@ def measure_vitality(
     similarity is the DINOv2 cosine.
     """
     settings = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
-    settings = dataclasses.replace(settings, first_seed=first_seed, num_steps=num_steps or settings.num_steps)
-    if guidance_scale is not None:
-        settings = dataclasses.replace(settings, guidance_scale=guidance_scale)
+    given = {"num_steps": num_steps, "guidance_scale": guidance_scale, "first_seed": first_seed}
+    settings = dataclasses.replace(settings, **{name: value for name, value in given.items() if value is not None})
     wanted = [similarity] if isinstance(similarity, (str, Similarity)) else similarity
     similarities = [SIMILARITIES[s](encoder) if isinstance(s, str) else s for s in wanted]
     job = VitalityJob(

@@ -1,6 +1,5 @@
 """Published and measured vital sets, found by checkpoint and never by family."""
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +8,12 @@ from importlib import resources
 from stableflow.checks import check_count
 from stableflow.errors import InputError
 from stableflow.models.base import FlowModel
+from stableflow.reading import parse_json, short
 from stableflow.vital.similarity import DEFAULT_ENCODER
 
 VITAL, ALL = "vital", "all"
 PAPER_NUDGE_SCALE = 1.15
+LARGEST_LAYER = 10**9  # to tell a wrong number from no number
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,14 @@ def resolve_layers(model: FlowModel, layers: str | Sequence[int]) -> tuple[int, 
     """
     if isinstance(layers, VitalSet):
         return layers
-    if layers == VITAL:
+    if isinstance(layers, str) and layers == VITAL:
         return VitalSet(find_preset(model).layers)
-    if layers == ALL:
+    if isinstance(layers, str) and layers == ALL:
         return tuple(range(len(model.layers)))
-    if isinstance(layers, str) or not isinstance(layers, Iterable):
-        raise InputError(f"layers must be {VITAL!r}, {ALL!r} or a list of layer numbers, got {layers!r}.")
-    layers = [check_count("layers", layer, -(2**31)) for layer in layers]
+    if isinstance(layers, (str, bytes, dict)) or not isinstance(layers, Iterable):
+        raise InputError(f"layers must be {VITAL!r}, {ALL!r} or a list of layer numbers, got {short(layers)}.")
     total = len(model.layers)
+    layers = [check_count(f"layers[{i}]", index, -LARGEST_LAYER) for i, index in enumerate(layers)]
     wrong = [index for index in layers if not 0 <= index < total]
     if wrong:
         raise InputError(
@@ -105,11 +106,11 @@ def all_presets() -> list[Preset]:
     """Read every preset that the package ships."""
     folder = resources.files("stableflow.vital") / "presets"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
-    return [_read(file.read_text(encoding="utf-8")) for file in files]
+    return [_read(file.read_text(encoding="utf-8"), file.name) for file in files]
 
 
-def _read(text: str) -> Preset:
-    entry = json.loads(text)
+def _read(text: str, name: str) -> Preset:
+    entry = parse_json(text, where=name)
     return Preset(
         layers=tuple(entry["layers"]),
         num_layers=entry["num_layers"],

@@ -3,7 +3,9 @@
 from importlib import resources
 from pathlib import Path
 
-from stableflow.errors import InputError, unknown_name
+from stableflow.checks import check_path
+from stableflow.errors import InputError, LoadError, unknown_name
+from stableflow.reading import read_text
 
 PROMPT_SETS = ("diverse", "scenes")
 """Shipped sets of 64: over people, animals, objects, scenes, text and styles; and in the bundled model's words."""
@@ -24,17 +26,13 @@ def read_prompts(path: str | Path) -> tuple[str, ...]:
     Raises:
         InputError: The file is missing, not text, too large or has no prompt in it.
     """
-    path = Path(path)
+    path = check_path("prompts", path)
     if not path.is_file():
         raise InputError(f"There is no prompt file {path}. Give a text file with one prompt a line.")
-    if (size := path.stat().st_size) > LARGEST_FILE:
-        raise InputError(
-            f"{path} has {size:,} bytes; a prompt file has at most {LARGEST_FILE:,}. Is it the right file?"
-        )
     try:
-        prompts = _lines(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: {error}. Give a text file with one prompt a line.") from error
+        prompts = _lines(read_text(path, most_bytes=LARGEST_FILE))
+    except LoadError as error:
+        raise InputError(f"{error} Give a text file with one prompt a line.") from error
     if not prompts:
         raise InputError(f"{path} holds no prompt. Write one a line; lines that begin with # are passed over.")
     return prompts

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+from stableflow.checks import check_count, check_number, check_seed, check_steps
 from stableflow.errors import InputError
 from stableflow.registry import Registry
+
+LARGEST_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,20 @@ class Protocol:
     least: int = 4
 
     def __post_init__(self) -> None:
-        if self.prompts < 2:
-            raise InputError(
-                f"Vitality needs at least 2 prompts for an interval (the paper uses 64), got {self.prompts}."
-            )
-        if self.num_steps < 1 or (self.batch is not None and self.batch < 1):
-            raise InputError(f"num_steps and batch must be 1 or more, got {self.num_steps} and {self.batch}.")
-        if not 0 < self.scale <= 1:
-            raise InputError(f"scale must lie in (0, 1], got {self.scale}.")
-        if not 0 < self.confidence < 1 or self.least < 2:
-            raise InputError(f"confidence lies in (0, 1) and least is 2 or more, got {self.confidence}, {self.least}.")
+        hint = "Vitality needs at least 2 prompts for an interval (the paper uses 64)."
+        check_count("prompts", self.prompts, 2, hint=hint)
+        check_steps("num_steps", self.num_steps)
+        check_seed("first_seed", self.first_seed)
+        check_seed("first_seed + prompts", self.first_seed + self.prompts)
+        if self.batch is not None:
+            check_count("batch", self.batch, 1, LARGEST_BATCH)
+        if self.guidance_scale is not None:
+            check_number("guidance_scale", self.guidance_scale, 0)
+        check_number("scale", self.scale, 0, 1, above=True)
+        check_number("confidence", self.confidence, 0, 1, above=True)
+        check_count("least", self.least, 2)
+        if self.confidence == 1:
+            raise InputError("confidence must lie in (0, 1), got 1: nothing is ever certain.")
 
 
 PROTOCOLS: Registry[Protocol] = Registry("protocol")

@@ -5,15 +5,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from torch import Tensor
 
-from stableflow.errors import LoadError
+from stableflow.errors import InputError, LoadError
 from stableflow.files import write_text_atomic
+from stableflow.reading import read_json, short, validated
 from stableflow.vital.choice import Choice, Gap, Threshold, Top, choose, parse_choice
 
 FORMAT = 1
@@ -128,26 +130,50 @@ class Vitality:
             LoadError: The file is missing, damaged or something else.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise LoadError(f"{path} has format {content['format']!r}; this version reads {FORMAT}.")
-            return Vitality(
-                by_similarity={name: _from_json(rows) for name, rows in content["scores"].items()},
-                checkpoint=content["checkpoint"],
-                model=content["model"],
-                kinds=tuple(content["kinds"]),
-                prompts=tuple(content["prompts"]),
-                protocol=content["protocol"],
-                choice=parse_choice(content["choice"]),
-                flags={int(layer): flag for layer, flag in content["flags"].items()},
-                passes=content["passes"],
-            )
-        except LoadError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Vitality._loaded(path)
+        except (LoadError, InputError) as error:
             raise LoadError(
-                f"{path} is no vitality file ({error}). `stableflow vital MODEL --out FILE` writes one."
+                f"{path} is no vitality file ({error}) `stableflow vital MODEL --out FOLDER` writes one."
             ) from error
+
+    @staticmethod
+    def _loaded(path: str | Path) -> "Vitality":
+        where, content = str(path), read_json(path)
+        if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+            raise LoadError(f"{path} has format {short(content['format'])}; this version reads {FORMAT}.")
+        stored = validated(_Stored, content, where=where)
+        shapes = {(len(rows), len(row)) for rows in stored.scores.values() for row in rows}
+        if shapes != {(len(stored.kinds), len(stored.prompts))}:
+            raise LoadError(f"{where}: scores: not a row a layer and a number a prompt.")
+        if any(not 0 <= layer < len(stored.kinds) for layer in stored.flags):
+            raise LoadError(f"{where}: flags: of a layer that there is not.")
+        return Vitality(
+            by_similarity={name: _from_json(rows) for name, rows in stored.scores.items()},
+            checkpoint=stored.checkpoint,
+            model=stored.model,
+            kinds=tuple(stored.kinds),
+            prompts=tuple(stored.prompts),
+            protocol=stored.protocol,
+            choice=parse_choice(stored.choice),
+            flags=stored.flags,
+            passes=stored.passes,
+        )
+
+
+class _Stored(BaseModel):
+    """What a vitality file must hold; the rest of it follows from this."""
+
+    model_config = ConfigDict(extra="allow")
+    format: Literal[1]
+    model: str
+    checkpoint: str
+    protocol: dict[str, Any]
+    choice: str
+    kinds: list[Literal["double", "single"]] = Field(min_length=1)
+    flags: dict[int, str]
+    passes: int = Field(ge=0)
+    prompts: list[str] = Field(min_length=1)
+    scores: dict[str, list[list[FiniteFloat | None]]] = Field(min_length=1)
 
 
 def _to_json(scores: Tensor) -> list[list[float | None]]:

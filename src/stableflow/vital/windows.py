@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_count
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.jobs.run import Shard, Task, Told, run_tasks
@@ -13,6 +14,7 @@ from stableflow.vital.measure import Bypassed, VitalityJob, measured_size
 def split_times(grid: TimeGrid, count: int) -> list[tuple[float, float]]:
     """Return closed intervals (low, high) of flow times, from noise to image, of nearly equal numbers of steps."""
     starts = grid.times[:-1]  # a step evaluates the model where it begins
+    check_count("windows", count, 0)
     if not 1 <= count <= len(starts):
         raise InputError(f"{len(starts)} steps are split into 1 to {len(starts)} windows, got {count}.")
     edges = [round(i * len(starts) / count) for i in range(count + 1)]

@@ -22,8 +22,8 @@ from stableflow.benchmarks.scene_edits import scene_edits
 from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.presets import PRESETS
 from stableflow.files import write_text_atomic
-from stableflow.models.flux import FluxModel
 from stableflow.models.load import load
+from stableflow.models.model import DiffusersModel
 from stableflow.scenes import render
 
 MID_LAYERS = (0, 5)  # of nine: one in four or five, as in FLUX.1-dev
@@ -38,13 +38,13 @@ def measure_here(*, rounds: int, cases: int) -> dict[str, Any]:
         cases: Edits of inverted scenes behind each preset's loss.
     """
     tiny, mid = load("tiny", device="cpu"), random_flux(SHAPES["mid"])
-    assert isinstance(tiny, FluxModel)
+    assert isinstance(tiny, DiffusersModel)
     editor, picture = StableFlow(tiny), render(scene_edits(1)[0].source)
     found: dict[str, Any] = {"device": describe_device(torch.device("cpu"))}
     found["presets"] = {name: preset.describe() for name, preset in PRESETS.items()}
     log.info("bundled model")
     found["tiny"] = _ratios(
-        of_drawn(editor, num_steps=15, rounds=rounds), of_real(tiny, editor.layers, picture, rounds=rounds)
+        of_drawn(editor, num_steps=15, rounds=rounds), of_real(tiny, editor.chosen_layers, picture, rounds=rounds)
     )
     log.info("loss of the presets, %d cases", cases)
     found["loss"] = {"cases": cases, **preset_loss(tiny, cases=cases)}

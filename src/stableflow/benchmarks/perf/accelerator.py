@@ -13,8 +13,8 @@ from stableflow.benchmarks.perf.random_flux import SHAPES, Shape, random_flux
 from stableflow.benchmarks.perf.reference import draw_and_edit
 from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.models.base import Conditioning
-from stableflow.models.flux import FluxModel
 from stableflow.models.load import compile_blocks
+from stableflow.models.model import DiffusersModel
 
 VITAL = (0, 1, 17, 18, 25, 28, 53, 54, 56)  # of FLUX.1-dev; smaller shapes inject in their first and last layer
 TOKEN_SIDE = 16  # pixels
@@ -68,7 +68,7 @@ def measure_on(device: str, size: str, *, rounds: int = 5, compiled: bool = True
     return found
 
 
-def peaks(model: FluxModel, layers: Sequence[int]) -> dict[str, int]:
+def peaks(model: DiffusersModel, layers: Sequence[int]) -> dict[str, int]:
     """Return the most bytes that a CUDA device held, weights included, in the published way and in a session."""
     editor = StableFlow(model, layers=layers, kv_memory="device")
 
@@ -84,7 +84,7 @@ def peaks(model: FluxModel, layers: Sequence[int]) -> dict[str, int]:
     return found
 
 
-def row_times(model: FluxModel, side: int, rounds: int) -> dict[str, float]:
+def row_times(model: DiffusersModel, side: int, rounds: int) -> dict[str, float]:
     """Return the median seconds of a step of one row and of two."""
     noise = torch.randn(2, *model.latent_shape(side, side), generator=torch.Generator().manual_seed(0))
     noise, one = noise.to(model.device), model.encode_prompt([PROMPT])

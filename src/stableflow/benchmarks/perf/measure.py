@@ -22,8 +22,8 @@ from stableflow.editing.source import Source
 from stableflow.flow.integrate import integrate
 from stableflow.flow.solvers import Euler
 from stableflow.interventions import InjectKV, KVStore, RecordKV
-from stableflow.models.common import pack
-from stableflow.models.flux import FluxModel
+from stableflow.models.latents import pack
+from stableflow.models.model import DiffusersModel
 
 PROMPT = "a white cat sitting on the grass at noon"
 EDITS = ("a white cat standing on the grass at noon", "a white cat sitting on the beach at noon")
@@ -105,12 +105,12 @@ def compared(what: str, reference: list[float], ours: list[float], target: float
 
 def of_drawn(editor: StableFlow, *, num_steps: int, rounds: int) -> tuple[list[Comparison], bool]:
     """Return the ratio for a further edit, one edit a request, and whether it is the first one to the last bit."""
-    model, edit = editor.model, EDITS[0]
+    model, layers, edit = editor.model, editor.chosen_layers, EDITS[0]
     source = editor.generate(PROMPT, seed=1, num_steps=num_steps)
     first = editor.edit(source, edit).latents
     seconds = interleaved(
         {
-            "published": lambda: draw_and_edit(model, editor.layers, PROMPT, [edit], seed=1, num_steps=num_steps),
+            "published": lambda: draw_and_edit(model, layers, PROMPT, [edit], seed=1, num_steps=num_steps),
             "further": lambda: editor.edit(source, edit),
         },
         rounds=rounds,
@@ -122,7 +122,7 @@ def of_drawn(editor: StableFlow, *, num_steps: int, rounds: int) -> tuple[list[C
 
 
 def of_real(
-    model: FluxModel, layers: Sequence[int], image: Any, *, rounds: int, presets: Sequence[str] = tuple(PRESETS)
+    model: DiffusersModel, layers: Sequence[int], image: Any, *, rounds: int, presets: Sequence[str] = tuple(PRESETS)
 ) -> tuple[list[Comparison], bool]:
     """Return the ratios of first and further edits of a picture under each preset, and whether further ones are exact.
 
@@ -156,7 +156,7 @@ def of_real(
     return [compared(what, reference, ours, TARGETS.get(what)) for what, ours in seconds.items()], all(same)
 
 
-def engine_overhead(model: FluxModel, layers: tuple[int, ...], *, num_steps: int, rounds: int) -> dict[str, float]:
+def engine_overhead(model: DiffusersModel, layers: tuple[int, ...], *, num_steps: int, rounds: int) -> dict[str, float]:
     """Return what the engine takes beyond plain `FluxPipeline` sampling, as a share of it.
 
     Returns:
@@ -209,7 +209,7 @@ def store_bytes(editor: StableFlow, *, num_steps: int) -> dict[str, float]:
     height, width = editor.model.default_size
     assert source.store is not None
     held = sum(features.untyped_storage().nbytes() for features in source.store.entries.values())
-    computed = editor.model.kv_bytes(height, width) * len(editor.layers) * num_steps
+    computed = editor.model.kv_bytes(height, width) * len(editor.chosen_layers) * num_steps
     return {"computed": computed, "held": held, "ratio": held / computed}
 
 

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from stableflow.models.families import wrap
-from stableflow.models.flux import FluxModel
 from stableflow.models.load import bundled_path
+from stableflow.models.model import DiffusersModel
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ SHAPES = {
 """Names of `--size`: "flux" is FLUX.1-dev's exact shape, 11.9 thousand million weights."""
 
 
-def random_flux(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> FluxModel:
+def random_flux(
+    shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0
+) -> DiffusersModel:
     """Return a model over such a pipeline; the transformer's weights are made where they are used."""
     # diffusers' own `to` would warn of nothing
     transformer: Any = nn.Module.to(empty_transformer(shape), dtype).to_empty(device=device)
@@ -74,9 +76,7 @@ def random_flux(shape: Shape, *, device: str = "cpu", dtype: torch.dtype = torch
         transformer=transformer.eval(),
     )
     pipeline.set_progress_bar_config(disable=True)
-    model = wrap(pipeline, name="random-flux", max_sequence_length=shape.text_tokens)
-    assert isinstance(model, FluxModel)
-    return model
+    return wrap(pipeline, name="random-flux", max_sequence_length=shape.text_tokens)
 
 
 def empty_transformer(shape: Shape) -> FluxTransformer2DModel:

@@ -52,7 +52,7 @@ class FlowEdit(Editor):
 
     def times(self, run: Run) -> TimeGrid:
         walked = self.n_max if self.strength is None else max(1, self.n_min + 1, round(self.strength * self.num_steps))
-        return TimeGrid(run.whole_grid(self.num_steps).times[self.num_steps - walked :])
+        return run.whole_grid(self.num_steps).last(walked)
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         sampled_from = run.grid.times[-1 - self.n_min]  # from here on z is z^tar itself

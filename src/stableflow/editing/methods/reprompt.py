@@ -19,9 +19,4 @@ class Reprompt(OnPath):
     """
 
     def times(self, run: Run) -> TimeGrid:
-        times = run.source.grid.times
-        if self.strength is None:
-            return TimeGrid(times)
-        strength = self.strength
-        first = min(range(len(times) - 1), key=lambda i: abs(times[i] - strength))
-        return TimeGrid(times[first:])
+        return run.source.grid if self.strength is None else run.source.grid.since(self.strength)

@@ -1,5 +1,6 @@
 """RF-Inversion: both ways along the flow under a controller that pulls to a known end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stableflow.checks import check_number, check_steps
@@ -38,7 +39,7 @@ class RFInversion(Editor):
 
     gamma: float = 0.5
     eta: float = 0.9
-    t_window: tuple[float, float] = (0.75, 1.0)
+    t_window: Sequence[float] = (0.75, 1.0)
     num_steps: int = 28
     inversion_prompt: str | None = ""
     inversion_guidance_scale: float = 1.0
@@ -57,7 +58,8 @@ class RFInversion(Editor):
         """eta by flow time."""
         if self.strength is not None:
             return Schedule.constant(1 - self.strength)
-        return Schedule.window(*self.t_window, value=self.eta)
+        low, high = self.t_window
+        return Schedule.window(low, high, self.eta)
 
     def start(self, run: Run) -> Latents:
         return run.rows(self.held(run, 1.0))

@@ -45,7 +45,7 @@ class RFSolverEdit(Editor):
     """
 
     inject_steps: int = 4
-    layers: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
     num_steps: int = 15
     inversion_guidance_scale: float = 1.0
     guidance_scale: float | None = 2.0
@@ -58,7 +58,7 @@ class RFSolverEdit(Editor):
                 f"inject_steps must lie in 0..num_steps, got {self.inject_steps} of {self.num_steps} steps."
             )
         if self.layers is not None:
-            resolve_layers(self.model, self.layers)
+            object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
 
     @property
     def injected(self) -> int:
@@ -102,6 +102,6 @@ class RFSolverEdit(Editor):
 
     def _layers(self) -> tuple[int, ...]:
         if self.layers is not None:
-            return self.layers
+            return tuple(self.layers)
         single = [layer.index for layer in self.model.layers if layer.kind == "single"]
         return tuple(single[len(single) // 2 :])

@@ -42,9 +42,7 @@ class SDEdit(Editor):
         check_steps("num_steps", self.num_steps)
 
     def times(self, run: Run) -> TimeGrid:
-        times = run.whole_grid(self.num_steps).times
-        first = min(range(self.num_steps), key=lambda i: abs(times[i] - self.strength))
-        return TimeGrid(times[first:])
+        return run.whole_grid(self.num_steps).since(self.strength)
 
     def start(self, run: Run) -> Latents:
         return run.rows(self.held(run, run.grid.times[0]))

@@ -6,7 +6,7 @@ Source: Avrahami et al., "Stable Flow: Vital Layers for Training-Free Image Edit
 import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 from jaxtyping import Float
@@ -14,17 +14,16 @@ from torch import Tensor
 
 from stableflow.editing.base import editor
 from stableflow.editing.fingerprint import digest
-from stableflow.editing.making import Recording, record_again
+from stableflow.editing.holding import Holding
+from stableflow.editing.making import Recording
 from stableflow.editing.memory import KVMemory
-from stableflow.editing.on_path import OnPath
-from stableflow.editing.policy import Hold, Policy, make_policy
+from stableflow.editing.policy import Hold, Policy, dialled, make_policy
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import as_json
 from stableflow.editing.run import Run
-from stableflow.editing.source import Source
 from stableflow.flow.schedule import ALWAYS, Schedule, as_schedule, as_window
 from stableflow.flow.skipping import every_nth, steady_times
-from stableflow.interventions import InjectKV, ReuseResidual, ShareKV
+from stableflow.interventions import ReuseResidual
 from stableflow.interventions.blend import WHOLE_FLOW, Blend
 from stableflow.models.base import Intervention
 from stableflow.vital.presets import VITAL, VitalSet, resolve_layers
@@ -32,7 +31,7 @@ from stableflow.vital.presets import VITAL, VitalSet, resolve_layers
 
 @editor("stable-flow", paper="arXiv:2411.14430", good_for="edits that keep what is not named; with a region, exactly")
 @dataclass(frozen=True, kw_only=True)
-class StableFlow(OnPath):
+class StableFlow(Holding):
     """The editor.
 
     Args:
@@ -70,61 +69,50 @@ class StableFlow(OnPath):
     def __post_init__(self, keep: KVMemory | None) -> None:
         super().__post_init__()
         if keep is not None:
-            warnings.warn("StableFlow(kv_memory=) is now kv_memory=; the old name goes in the next version.", stacklevel=3)
+            warnings.warn("StableFlow(keep=) is called kv_memory= now; the old name goes next version.", stacklevel=3)
             object.__setattr__(self, "kv_memory", keep)
         object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
             object.__setattr__(self, "policy", make_policy(self.policy))
-        Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
+        checked = Blend(as_schedule(self.weight).within(*as_window(self.t_window)), self.token_mask)
+        object.__setattr__(self, "token_mask", checked.token_mask)
+
+    @property
+    def chosen_layers(self) -> tuple[int, ...]:
+        """The layers by number."""
+        return resolve_layers(self.model, self.layers)
 
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
 
     def recording(self) -> Recording:
-        return Recording(tuple(self.layers), self.kv_memory, self.speed().kv_precision)
+        return Recording(self.chosen_layers, self.kv_memory, self.speed().kv_precision)
 
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
         if self.policy is not None:
             return make_policy(self.policy)
         weight = as_schedule(self.weight).within(*self.t_window)
-        outside = Hold("all" if isinstance(self.layers, VitalSet) else self.layers, where="outside", weight=weight)
+        outside = Hold(
+            "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight
+        )
         if self.strength is not None:
-            dial = Schedule.constant((1 - self.strength) ** 2)
-            if run.region is None:
-                return Policy((Hold("all", weight=dial),))
-            return Policy((outside, Hold("all", where="inside", weight=dial)), pin=ALWAYS)
-        return Policy((Hold(self.layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
-
-    def pinned(self, run: Run) -> Schedule:
-        return self.plan(run).pin
-
-    def prepared(self, run: Run) -> Source:
-        source = super().prepared(run)
-        needed = {layer for hold in self.plan(run).hold for layer in resolve_layers(self.model, hold.layers)}
-        if source.store is None or needed <= set(source.store.layers):
-            return source
-        recording = replace(self.recording(), layers=tuple(sorted(needed)))
-        path, nfe = source.keep(("recorded", recording), lambda: record_again(self.model, source, recording))
-        run.nfe["source"] += nfe
-        return replace(source, path=path)
+            return dialled(self.strength, within=run.region is not None, outside=outside)
+        return (
+            Policy((Hold(self.chosen_layers, weight=weight),)) if run.region is None else Policy((outside,), pin=ALWAYS)
+        )
 
     def interventions(self, run: Run) -> Sequence[Intervention]:
-        held = [self._intervention(run, hold) for hold in self.plan(run).hold]
-        return [*held, ReuseResidual(self._others(run), self._spared(run))]
+        return [*super().interventions(run), ReuseResidual(self._others(run), self._spared(run))]
 
-    def _intervention(self, run: Run, hold: Hold) -> Intervention:
-        layers, store = resolve_layers(self.model, hold.layers), run.source.store
+    def blend(self, run: Run, hold: Hold) -> Blend:
         if hold.where == "everywhere" or run.region is None:
-            blend = Blend(hold.weight, self.token_mask)
-        else:  # every token that the region touches is inside
-            inside = run.whole_region
-            blend = Blend(hold.weight, region=inside if hold.where == "inside" else ~inside)
-        return ShareKV(layers, blend, hold.parts) if store is None else InjectKV(layers, store, blend, hold.parts)
+            return Blend(hold.weight, self.token_mask)
+        return super().blend(run, hold)
 
     def _others(self, run: Run) -> list[int]:
-        held = {layer for hold in self.plan(run).hold for layer in resolve_layers(self.model, hold.layers)}
+        held = self.held_layers(run)
         return [layer.index for layer in self.model.layers if layer.index not in held]
 
     def _spared(self, run: Run) -> frozenset[float]:
@@ -137,7 +125,7 @@ class StableFlow(OnPath):
         store, plan = run.source.store, self.plan(run)
         return {
             "guidance_scale": run.scales(self.guidance(run)),
-            "layers": sorted({layer for hold in plan.hold for layer in resolve_layers(self.model, hold.layers)}),
+            "layers": list(self.held_layers(run)),
             "held": as_json(plan),
             "t_window": list(self.t_window),
             "token_mask": None if self.token_mask is None else digest(self.token_mask),

@@ -1,0 +1,212 @@
+"""A single file of FLUX.1's transformer: every weight in its place and at its scale, or refused with the reason."""
+
+import json
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from stableflow.errors import LoadError
+from stableflow.models.flux_names import flux_places
+from stableflow.models.load_errors import first_line, some
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+PREFIXES = ("_orig_mod.", "module.", "model.diffusion_model.", "diffusion_model.", "transformer.", "model.")
+SCALES = (".scale_weight", ".weight_scale")  # what a weight in fp8 is multiplied by
+UNUSED_SCALES = (".scale_input", ".input_scale")  # for kernels that compute in fp8
+LAYOUT_MARK = "scaled_fp8"
+
+KINDS: Mapping[str, str] = {
+    "a LoRA": r"lora_|\.lora\.|lokr_|hada_|\.dora_scale|\.diff_?b?$",
+    "a VAE": r"^(encoder|decoder)\.(up|down|mid|conv)|quant_conv",
+    "a whole transformer": r"^(single_)?transformer_blocks\.|^(double|single)_blocks\.",
+    "a text encoder": r"^(text_model\.|encoder\.block\.|shared\.weight|model\.embed_tokens|embeddings\.token)",
+    "a UNet (Stable Diffusion)": r"input_blocks|^down_blocks\.|^up_blocks\.",
+    "a ControlNet": r"controlnet_|input_hint_block",
+    "a transformer of Stable Diffusion 3": r"joint_blocks|pos_embed\.proj",
+}
+
+
+def load_transformer(path: Path, kind: type, config: Any, dtype: torch.dtype, *, components: str) -> nn.Module:
+    """Return a transformer with the weights of a .safetensors file, in the authors' layout or in diffusers'.
+
+    Args:
+        kind: diffusers' class of it.
+        config: Of the components' own transformer.
+        components: Where the config is from, for messages.
+
+    Raises:
+        LoadError: The file is something else, or a weight is missing, of another shape, left over or in a form that is
+            not read; names it.
+    """
+    with init_empty_weights():
+        transformer = kind.from_config(config)
+    expected = {name: tuple(weight.shape) for name, weight in transformer.state_dict().items()}
+    state = placed(scaled(_read(path), path, dtype), transformer.config)
+    check_weights(state_shapes(state), expected, path=path, components=components)
+    transformer.load_state_dict({name: weight.to(dtype) for name, weight in state.items()}, strict=True, assign=True)
+    return transformer.eval()
+
+
+def check_weights(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, path: Path, components: str
+) -> None:
+    """Raise LoadError unless a file's weights are those that the config asks for.
+
+    Args:
+        found, expected: Shapes by name; an empty shape fits all.
+    """
+    if not set(found) & set(expected):
+        raise LoadError(f"{path} {what_it_is(found)}, not the transformer that {components} describes.")
+    missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
+    if missing and all("guidance" in name for name in missing):
+        raise LoadError(
+            f"{path} has no guidance embedder ({some(missing)}): it is a model without guidance, as "
+            f"FLUX.1-schnell, and {components} describes one with. Pass the components of its own model."
+        )
+    if missing:
+        raise LoadError(
+            f"{path} lacks {len(missing)} of the {len(expected)} weights that {components} describes: {some(missing)}. "
+            "The file is incomplete or of another model: download it again, or pass the components of its own model."
+        )
+    if extra:
+        raise LoadError(
+            f"{path} holds {len(extra)} weights that {components} has no place for: {some(extra)}. Pass the components "
+            "of its own model."
+        )
+    for name, shape in found.items():
+        if shape and expected[name] and shape != expected[name]:
+            raise LoadError(
+                f"{path}: {name} has the shape {shape}, and {components} describes {expected[name]}. The file is of "
+                "another model or damaged: pass the components of its own model."
+            )
+
+
+def what_it_is(names: Iterable[str]) -> str:
+    """Return "is a LoRA", or what else a file looks like by the names of its weights."""
+    names = list(names)
+    if not names:
+        return "holds no weights at all"
+    for kind, pattern in KINDS.items():
+        if any(re.search(pattern, name) for name in names):
+            return f"is {kind}"
+    return f"holds weights of another kind ({some(names)})"
+
+
+def bare(names: Iterable[str], path: Path) -> dict[str, str]:
+    """Return the names of the transformer's weights by their names in the file: prefixes are taken off.
+
+    A file of a whole model gives its transformer; the rest of it is left out with a warning.
+    """
+    found = {name: name for name in names}
+    inner = [name for name in found if name.startswith("model.diffusion_model.")]
+    if inner and len(inner) < len(found):
+        warnings.warn(
+            f"{path.name} holds other parts than the transformer as well; those are taken from the components.",
+            stacklevel=2,
+        )
+        found = {name: name for name in inner}
+    while found and (prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in found.values())), None)):
+        found = {name: short.removeprefix(prefix) for name, short in found.items()}
+    return found
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {short: file.get_tensor(name) for name, short in bare(file.keys(), path).items()}
+    except (SafetensorError, OSError) as error:
+        raise LoadError(
+            f"{path} could not be loaded: it is no .safetensors file, or it is cut off ({first_line(error)}). Download "
+            "it again; a web page that was saved instead of the file looks like this."
+        ) from error
+    if not state:
+        raise LoadError(f"{path} {what_it_is(state)}.")
+    return state
+
+
+def scaled(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the weights as floats, those in fp8 multiplied by their scales.
+
+    Raises:
+        LoadError: A scale has no weight, or a weight no scale, or a form of quantisation is not read.
+    """
+    scales = {name: name.removesuffix(end) + ".weight" for name in state for end in SCALES if name.endswith(end)}
+    unused = [name for name in state if name.endswith(UNUSED_SCALES) or name == LAYOUT_MARK]
+    _check_formats(state, path)
+    weights = {name: tensor for name, tensor in state.items() if name not in scales and name not in unused}
+    lost = [name for name, weight in scales.items() if weight not in weights]
+    unscaled = [name for name, tensor in weights.items() if tensor.dtype in FP8 and name.endswith(".weight")]
+    unscaled = [name for name in unscaled if name not in scales.values()]
+    if lost or ((scales or LAYOUT_MARK in state) and unscaled):
+        raise LoadError(
+            f"{path} is in scaled fp8, and its scales do not fit its weights: {some(lost or unscaled)} has no "
+            "counterpart. The file is incomplete: download it again."
+        )
+    for scale, weight in scales.items():
+        weights[weight] = _times(weights[weight], state[scale], scale, path).to(dtype)
+    wrong = [name for name, tensor in weights.items() if tensor.dtype not in FLOATS + FP8]
+    if wrong:
+        raise LoadError(
+            f"{path} is quantised in a way that is not read here: {some(wrong)} is {weights[wrong[0]].dtype}. Use a "
+            "file in bfloat16, fp8 or GGUF."
+        )
+    return {name: tensor.to(dtype) if tensor.dtype in FP8 else tensor for name, tensor in weights.items()}
+
+
+def _check_formats(state: Mapping[str, Tensor], path: Path) -> None:
+    marks = (".weight_scale_inv", ".weight_scale_2", ".absmax", ".quant_map", ".weight_zero_point", ".svdq_")
+    wrong = [name for name in state if any(mark in name for mark in (*marks, "quant_state"))]
+    for name in (name for name in state if name.endswith(".comfy_quant")):
+        try:
+            form = json.loads(bytes(state[name].to(torch.uint8).tolist())).get("format")
+        except (ValueError, AttributeError, RecursionError):
+            form = None
+        if form != "float8_e4m3fn":
+            wrong.append(name)
+    if wrong:
+        raise LoadError(
+            f"{path} is quantised in a way that is not read here: it holds scales such as {some(wrong)}. Use a file in "
+            "bfloat16, in fp8 with one scale a weight, or GGUF."
+        )
+
+
+def _times(weight: Tensor, scale: Tensor, name: str, path: Path) -> Tensor:
+    if scale.numel() == 1:
+        return weight.float() * scale.float().reshape(())
+    if scale.numel() == weight.shape[0] and weight.ndim == 2:
+        return weight.float() * scale.float().reshape(-1, 1)
+    raise LoadError(
+        f"{path}: the scale {name} has the shape {tuple(scale.shape)} for a weight of {tuple(weight.shape)}; one "
+        "number a weight, or one a row, is read."
+    )
+
+
+def placed(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """Return a state with diffusers' names; what has no place keeps its name."""
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(".comfy_quant")}
+    if not any(name.startswith(("double_blocks.", "single_blocks.")) for name in state):
+        return state
+    places, found = flux_places(config), dict[str, Tensor]()
+    for name, tensor in state.items():
+        module, _, leaf = name.rpartition(".")
+        for target, rows in places.get(module, ((module, lambda tensor: tensor),)):
+            found[f"{target}.{'weight' if leaf == 'scale' else leaf}"] = rows(tensor).contiguous()
+    return found
+
+
+def placed_names(names: Iterable[str], config: Any) -> set[str]:
+    """Return the names alone, as `placed` gives them."""
+    return set(placed(dict.fromkeys(names, torch.empty(0)), config))
+
+
+def state_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes by name."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

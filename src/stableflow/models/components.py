@@ -1,0 +1,109 @@
+"""A pipeline from a folder or the hub, part by part: a part with a weight too few or too many is refused."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from torch import nn
+
+from stableflow.errors import LoadError
+from stableflow.models.load_errors import load_errors, some
+from stableflow.reading import short
+
+LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+
+
+def load_pipeline(
+    location: str,
+    index: Mapping[str, Any],
+    *,
+    dtype: torch.dtype,
+    offline: bool,
+    revision: str | None,
+    quantiser: Any = None,
+    given: Mapping[str, Any] | None = None,
+    what: str = "",
+) -> Any:
+    """Return diffusers' pipeline with all its parts.
+
+    Args:
+        index: The content of its model_index.json.
+        quantiser: diffusers' settings for the transformer's weights.
+        given: Parts that are there already.
+        what: What the pipeline is to the user, for messages.
+
+    Raises:
+        LoadError: A weight is missing, of another shape or left over; names part and weight.
+    """
+    parts: dict[str, Any] = {name: None for name, kind in index.items() if kind == [None, None]}  # SD3 without T5
+    parts |= given or {}
+    common = {"use_safetensors": True, "local_files_only": offline, "revision": revision}
+    for name, kind in index.items():
+        part_class = _module_class(kind)
+        if name in parts or part_class is None:
+            continue
+        settings = common | ({"quantization_config": quantiser} if quantiser and name == "transformer" else {})
+        with load_errors(f"{location}", what=f"its part {name}" + (f", {what}" if what else "")):
+            part, info = part_class.from_pretrained(
+                location, subfolder=name, dtype=dtype, output_loading_info=True, **settings
+            )
+        _check_complete(part, info, where=f"{location}, its part {name}")
+        parts[name] = part
+    with load_errors(location, what=what):
+        return getattr(diffusers, index["_class_name"]).from_pretrained(location, dtype=dtype, **common, **parts)
+
+
+def check_index(index: Any, where: str) -> Mapping[str, Any]:
+    """Return what a model_index.json holds.
+
+    Raises:
+        LoadError: It names no class of pipeline.
+    """
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise LoadError(
+            f"{where} could not be loaded: its model_index.json names no pipeline, it holds {short(index)}."
+        )
+    return index
+
+
+def _module_class(kind: Any) -> Any:
+    """The class of a part that has weights; None for tokenizers, schedulers and parts that are left out."""
+    if not (isinstance(kind, list) and len(kind) == 2 and kind[0] in LIBRARIES and isinstance(kind[1], str)):
+        return None
+    found = getattr(LIBRARIES[kind[0]], kind[1], None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+def _check_complete(part: nn.Module, info: Mapping[str, Any], where: str) -> None:
+    nowhere = [name for name, weight in part.named_parameters() if weight.is_meta]
+    missing = sorted({*info["missing_keys"], *nowhere})
+    if missing:
+        raise LoadError(
+            f"{where} lacks {_count(missing)} that its config.json describes: {some(missing)}. The download or the "
+            "conversion is incomplete: make it again."
+        )
+    wrong = sorted(str(key[0] if isinstance(key, tuple) else key) for key in info["mismatched_keys"])
+    if wrong:
+        raise LoadError(f"{where} has {_count(wrong)} of another shape than its config.json describes: {some(wrong)}.")
+    left = _left_over(part, info["unexpected_keys"])
+    if left:
+        raise LoadError(
+            f"{where} holds {_count(left)} for which its config.json has no layer: {some(left)}. Its config is of "
+            "another model: take both from one place."
+        )
+
+
+def _left_over(part: nn.Module, unexpected: Collection[str]) -> list[str]:
+    """Weights of further layers like those that there are; other extras, such as position ids, are harmless."""
+    if isinstance(part, diffusers.ModelMixin):
+        ignored = getattr(part, "_keys_to_ignore_on_load_unexpected", None) or []
+        return sorted(key for key in unexpected if not any(re.search(pattern, key) for pattern in ignored))
+    stacks = {name for name, module in part.named_modules() if isinstance(module, nn.ModuleList)}
+    return sorted(key for key in unexpected if re.split(r"\.\d+\.", key)[0].removeprefix("text_model.") in stacks)
+
+
+def _count(names: Collection[str]) -> str:
+    return "1 weight" if len(names) == 1 else f"{len(names)} weights"

@@ -1,0 +1,185 @@
+"""The one class over a diffusers pipeline: a velocity field, read from the pipeline as its family declares."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.attachment import AttachmentStack
+from stableflow.models.base import Conditioning, Guidance, Word
+from stableflow.models.checks import (
+    check_multiple,
+    check_num_steps,
+    check_open_to_interventions,
+    check_scheduler,
+    check_side,
+    checked_text_length,
+)
+from stableflow.models.family import Family, Pass, Sizes
+from stableflow.models.guidance import branches_for, scale_rows, tensors_of
+from stableflow.models.hooks import Branch, Intervention, Layer
+from stableflow.models.prompts import split_words, warn_about_lost_text
+from stableflow.models.times import TIMESTEPS
+from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
+from stableflow.types import Images, Latents
+
+
+class DiffusersModel:
+    """A pipeline as a velocity field: satisfies `FlowModel`, and `ShowsAttention` where its layers have `watch`.
+
+    Args:
+        pipeline: A pipeline of one of the family's classes; it stays the caller's and nothing in it is replaced.
+        family: How to read it.
+        name: What the checkpoint is called in presets and messages.
+        max_sequence_length: Text tokens of every prompt; the family's default when None.
+
+    Raises:
+        InputError: The scheduler adds noise at every step, or the text length is unusable.
+    """
+
+    def __init__(self, pipeline: Any, family: Family, *, name: str, max_sequence_length: int | None = None):
+        check_scheduler(pipeline, name)
+        self.pipeline, self.family, self.name = pipeline, family, name
+        default, longest = family.text
+        if family.text_within is not None:
+            default = min(default, getattr(pipeline, family.text_within).model_max_length)
+        self.max_sequence_length = checked_text_length(max_sequence_length, default, longest, family.name)
+        shows_attention = all(blocks.watch is not None for blocks in family.blocks)
+        self.words = partial(_words, pipeline, family, self.max_sequence_length) if shows_attention else None
+        self._attachments = AttachmentStack(
+            lambda: self.layers, lambda: check_open_to_interventions(self.pipeline.transformer)
+        )
+
+    @property
+    def layers(self) -> list[Layer]:
+        layers: list[Layer] = []
+        for blocks in self.family.blocks:
+            layers += blocks.layers(self.pipeline.transformer, len(layers))
+        return layers
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return compute_dtype(self.pipeline.transformer)
+
+    @property
+    def device(self) -> torch.device:
+        return execution_device(self.pipeline)
+
+    @property
+    def pixel_multiple(self) -> int:
+        return self._sizes.pixel * self._sizes.patch
+
+    @property
+    def default_size(self) -> tuple[int, int]:
+        return self._sizes.side, self._sizes.side
+
+    @property
+    def default_guidance_scale(self) -> float | None:
+        return self.family.guidance(self.pipeline).scale
+
+    @property
+    def modifications(self) -> tuple[str, ...]:
+        return modifications_of(self.pipeline.transformer)
+
+    def checkpoint_hash(self) -> str:
+        return checkpoint_digest(self.pipeline.transformer)
+
+    def check_size(self, height: int, width: int) -> None:
+        check_multiple(self.name, height, width, self.pixel_multiple)
+        check_side(self.name, height, width, self._sizes.longest)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+        self.check_size(height, width)
+        sizes = self._sizes
+        return sizes.channels, height // sizes.pixel, width // sizes.pixel
+
+    def kv_bytes(self, height: int, width: int) -> int:
+        branches = 2 if self.family.guidance(self.pipeline).classifier_free else 1
+        return 2 * branches * self._image_tokens(height, width) * self._sizes.kv * self.dtype.itemsize
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+        for reader in self.family.readers(self.pipeline, self.max_sequence_length):
+            warn_about_lost_text(reader.tokenizer, prompts, reader.room)
+        tensors = self.family.encode(self.pipeline, list(prompts), self.max_sequence_length, self.device)
+        return Conditioning(tuple(prompts), tensors)
+
+    @torch.no_grad()
+    def encode_image(self, images: Images) -> Latents:
+        vae = self.pipeline.vae
+        return self.family.vae.encode(vae, images.to(self.device, vae.dtype) * 2 - 1)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Latents) -> Images:
+        images = self.family.vae.decode(self.pipeline.vae, latents, self.device)
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def time_grid(self, num_steps: int, height: int, width: int) -> TimeGrid:
+        check_num_steps(num_steps)
+        return self.family.times(self.pipeline.scheduler, num_steps, self._image_tokens(height, width))
+
+    @torch.no_grad()
+    def velocity(self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance) -> Latents:
+        return self.velocity_with_grad(latents, t, conditioning, guidance_scale=guidance_scale)
+
+    def velocity_with_grad(
+        self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance
+    ) -> Latents:
+        """Return the same velocity, through which gradients reach the latents and the conditioning."""
+        guided = self.family.guidance(self.pipeline)
+        scale = scale_rows(guidance_scale, guided.scale, len(latents), self.device)
+        branches = branches_for(scale, self._attachments.every_branch) if guided.classifier_free else ("conditional",)
+        velocities: dict[Branch, Latents] = {}
+        for together in self.family.passes(branches):
+            embedded = scale if guided.embedded else None
+            velocities |= self._pass(latents, t, conditioning, together, embedded)
+        if "unconditional" not in velocities:
+            return velocities["conditional"].float()
+        return self.family.combine(velocities["conditional"], velocities["unconditional"], scale)
+
+    def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
+        return self._attachments.attach(*interventions)
+
+    def _pass(
+        self,
+        latents: Latents,
+        t: float,
+        conditioning: Conditioning,
+        branches: tuple[Branch, ...],
+        guidance: Tensor | None,
+    ) -> dict[Branch, Latents]:
+        """One call of the transformer: the velocities of these branches, stacked along its batch."""
+        family, transformer, (batch, _, height, width) = self.family, self.pipeline.transformer, latents.shape
+        tensors = tensors_of(conditioning, branches)
+        patch, device = self._sizes.patch, self.device
+        layout = family.layout(height // patch, width // patch, family.text_tokens(tensors))
+        timestep = (torch.tensor(t, dtype=torch.float32, device=device) * TIMESTEPS).expand(batch * len(branches))
+        stacked = latents.to(device, self.dtype).repeat(len(branches), 1, 1, 1)
+        inputs = family.inputs(Pass(stacked, timestep, guidance, layout, tensors))
+        with self._attachments.forward(t, layout, batch, branches=branches), _cache_context(transformer, branches):
+            output = transformer(**inputs, return_dict=False)[0]
+        return dict(zip(branches, family.unpack(output, layout.image_rows).chunk(len(branches))))
+
+    def _image_tokens(self, height: int, width: int) -> int:
+        self.check_size(height, width)
+        return (height // self.pixel_multiple) * (width // self.pixel_multiple)
+
+    @property
+    def _sizes(self) -> Sizes:
+        return self.family.sizes(self.pipeline)
+
+
+def _words(pipeline: Any, family: Family, text_tokens: int, prompt: str) -> tuple[Word, ...]:
+    """Return the words of a prompt that the transformer reads, in order, with their text tokens."""
+    return split_words(prompt, *[reader for reader in family.readers(pipeline, text_tokens) if reader.joint])
+
+
+def _cache_context(transformer: Any, branches: Sequence[Branch]) -> AbstractContextManager[None]:
+    """diffusers' step caches ask which branch a pass is of."""
+    if not hasattr(transformer, "cache_context"):
+        return nullcontext()
+    return transformer.cache_context("cond" if "conditional" in branches else "uncond")

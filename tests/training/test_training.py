@@ -8,7 +8,7 @@ import torch.distributed as dist
 from diffusers import AutoencoderKL
 from transformers import T5EncoderModel
 
-from stableflow.errors import LoadError
+from stableflow.errors import LoadError, UnknownNameError
 from stableflow.metrics import Clip, Dino
 from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.scenes import LAYERS, attributes, caption, edit, sample_split
@@ -24,7 +24,7 @@ from stableflow.training.flow import FlowData, FlowSettings, distil_guidance, en
 from stableflow.training.network import Network, NetworkSettings, pack, unpack
 from stableflow.training.optimiser import Optimisers
 from stableflow.training.parallel import World
-from stableflow.training.recipe import RECIPES, run_stage
+from stableflow.training.recipe import BUNDLE, RECIPES, _earlier_encoder, run_stage
 from stableflow.training.tokens import LENGTHS, TEXT_TOKENS, make_tokenizer, tokenize, words
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -170,6 +170,18 @@ def test_what_is_no_bundle_is_refused_before_anything_is_drawn(tmp_path):
     with pytest.raises(LoadError, match="is no bundle: tiny, dinov2 missing"):
         run_stage("flow", folder=tmp_path / "run", start=tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_encoder_of_pictures_of_another_size_is_no_start():
+    at_64 = dataclasses.replace(RECIPES["small"], size=64)
+    for part in ("clip", "dinov2"):
+        assert _earlier_encoder(RECIPES["small"], part) is None
+        assert _earlier_encoder(at_64, part) == BUNDLE / part
+
+
+def test_an_unknown_recipe_is_named(tmp_path):
+    with pytest.raises(UnknownNameError, match="recipe 'smal'.*Did you mean 'small'"):
+        run_stage("draw", model="smal", folder=tmp_path)
 
 
 def test_plain_attention_equals_diffusers():

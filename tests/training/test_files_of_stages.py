@@ -52,7 +52,7 @@ def test_captions_of_another_world_are_drawn_again(tmp_path):
 
 def test_a_drawing_that_fails_leaves_nothing(tmp_path, monkeypatch):
     class Failing:
-        def __init__(self, workers):
+        def __init__(self, workers, initializer=None, initargs=()):
             pass
 
         def __enter__(self):

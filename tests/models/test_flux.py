@@ -224,10 +224,10 @@ def test_sizes_and_steps_are_checked(model):
     editor = sf.StableFlow(model, layers=[])
     with pytest.raises(InputError, match="multiples of 4.*16x20"):
         editor.generate("a dog", height=17, width=19)
-    with pytest.raises(InputError, match="num_steps must lie in \[1, 10000\], got -3"):
+    with pytest.raises(InputError, match=r"num_steps must lie in \[1, 10000\], got -3"):
         editor.generate("a dog", num_steps=-3)
     for scale in (float("nan"), float("inf"), -1.0):
-        with pytest.raises(InputError, match="guidance_scale must be a finite number"):
+        with pytest.raises(InputError, match="guidance_scale must"):
             editor.generate("a dog", guidance_scale=scale)
 
 

@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command("edit")(edit.edit)
 app.command("invert")(invert.invert)
 app.command("editors")(editors.editors)
+app.command("tasks")(editors.tasks)
 app.add_typer(vital.app, name="vital")
 app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)

@@ -112,6 +112,15 @@ def describe(region: Region) -> str:
 @REGIONS.register("amount")
 def of_amounts(run: Asked, details: str) -> Region:
     """What `describe` wrote: the amounts themselves."""
+    return read_amounts(details)
+
+
+def read_amounts(details: str) -> Region:
+    """Return the region behind "amount:", as `describe` wrote it.
+
+    Raises:
+        InputError: It is damaged.
+    """
     shape_text, _, data = details.partition(":")
     try:
         rows, height, width = (int(side) for side in shape_text.split("x"))

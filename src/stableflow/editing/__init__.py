@@ -10,6 +10,7 @@ from stableflow.editing.methods.edit_friendly import EditFriendly
 from stableflow.editing.methods.flowedit import FlowEdit
 from stableflow.editing.methods.kv_edit import KVEdit
 from stableflow.editing.methods.lomoe import LoMOE
+from stableflow.editing.methods.move import Moving
 from stableflow.editing.methods.npi import NegativePromptInversion
 from stableflow.editing.methods.pixelman import PixelMan
 from stableflow.editing.methods.reprompt import Reprompt
@@ -31,6 +32,7 @@ __all__ = [
     "FlowEdit",
     "KVEdit",
     "LoMOE",
+    "Moving",
     "NegativePromptInversion",
     "PixelMan",
     "RFInversion",

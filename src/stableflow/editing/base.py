@@ -30,7 +30,7 @@ from stableflow.images import PictureLike
 from stableflow.models.base import Conditioning, FlowModel, Intervention
 from stableflow.region import Region
 from stableflow.registry import Registry
-from stableflow.types import Latents
+from stableflow.types import Images, Latents
 from stableflow.vital.presets import default_nudge_scale
 
 Method = TypeVar("Method", bound="Editor")
@@ -264,6 +264,10 @@ class Editor(Settable, ABC):
     def interventions(self, run: Run) -> Sequence[Intervention]:
         """Return what acts on the model's layers meanwhile."""
         return ()
+
+    def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
+        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:
         """Return what else recipes should say."""

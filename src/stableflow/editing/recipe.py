@@ -37,7 +37,7 @@ def recipe_of(run: Any, exact: bool) -> dict[str, Any]:
     return {
         "format": RECIPE_FORMAT,
         "editor": {"name": run.editor.name, **run.editor.settings()},
-        "source": run.source.fingerprint.as_json(),
+        "source": (run.named or run.source).fingerprint.as_json(),
         "edits": list(run.edits.prompts),
         "edit_guidance": own if any(scale is not None for scale in own) else None,
         "region": None if run.asked is None else describe(run.asked),

@@ -49,6 +49,7 @@ class Method(Protocol):
     def held(self, run: "Run", t: float) -> Latents: ...
     def pinned(self, run: "Run") -> Schedule: ...
     def settings(self) -> dict[str, Any]: ...
+    def shown(self, run: "Run", images: Images) -> tuple[Images, Region]: ...
     def notes(self, run: "Run") -> dict[str, Any]: ...
 
 
@@ -84,6 +85,7 @@ class Run:
             raise InputError(f"source must come from generate, invert or Source.load, got {type(source).__name__}.")
         require_same_model(self.model, source)
         self.source = source.to(self.model.device)
+        self.named: Source | None = None  # what results name, where edits walk the path of another source
         self.wishes: tuple[Edit, ...] = as_edits(wishes)
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
         self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
@@ -268,14 +270,18 @@ class Run:
         return self._shown(images, latents, exact)
 
     def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
-        source, blend = self.source, None
+        blend = None
         if self.region is not None and exact:
-            shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
-            hard = bool(((shown.amount == 0) | (shown.amount == 1)).all())
-            blend = shown.feather(SEAM) if hard else shown
-            given = source.images if source.given is None else source.given
-            images = blend.composite(given.cpu(), images)
-        return EditResult(self._titles, images, latents, source, recipe_of(self, exact), blend)
+            images, blend = self.editor.shown(self, images)
+        return EditResult(self._titles, images, latents, self.named or self.source, recipe_of(self, exact), blend)
+
+    def put_back(self, images: Images) -> tuple[Images, Region]:
+        """Return pictures with the given one's own pixels outside the region, and how far they show."""
+        assert self.region is not None
+        shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
+        blend = shown.feather(SEAM) if shown.is_hard else shown
+        given = self.source.images if self.source.given is None else self.source.given
+        return blend.composite(given.cpu(), images), blend
 
     @property
     def _titles(self) -> tuple[str, ...]:

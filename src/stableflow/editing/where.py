@@ -72,6 +72,18 @@ def region_of(run: Asked, region: Any) -> Region | None:
     return Region(torch.cat(rows))
 
 
+def found(run: Asked, where: Where) -> Region:
+    """Return one region of a run's source, at its pixels.
+
+    Raises:
+        InputError: It is described wrongly, of another aspect, or not the same for all edits.
+    """
+    region = _found(run, where).fitted(_size(run))
+    if any(region.row(row) != region.row(0) for row in range(1, len(region))):
+        raise InputError(f"One region is asked for, and {short(where)} is another for each edit.")
+    return region.row(0)
+
+
 def check_where(text: str) -> None:
     """Raise unless this describes a region as far as can be told without a picture: its kind, and the mask's file."""
     check_kind(text)

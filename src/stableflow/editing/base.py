@@ -45,8 +45,7 @@ class Editor(ABC):
         model: From `load` or `wrap`.
         strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
             the method at its own settings; what a method makes of it stands at its class.
-        negative: What classifier-free guidance leads away from, where a family has it; its own negative prompt if
-            None.
+        negative: What classifier-free guidance leads away from; the family's own negative prompt if None.
     """
 
     name: ClassVar[str]
@@ -118,8 +117,7 @@ class Editor(ABC):
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
-                takes any.
+            solver: "fixed_point" is the paper's and the presets'; aligned replay needs it, inversion="paper" takes any.
             num_steps: Solver steps; the preset's when None: 50 of the exact one.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
                 checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
@@ -182,8 +180,7 @@ class Editor(ABC):
                 (`REGIONS`). Outside, latents follow the source's path.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
                 and the source where none is; their prompts share every step.
-            exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
-                model's autoencoder makes of them.
+            exact: Outside the region the result has the given picture's own pixels, not the autoencoder's.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
             settings: Any of this editor's own, for this call.
 
@@ -227,6 +224,9 @@ class Editor(ABC):
     # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    needs_negative: ClassVar[bool] = False
+    """Whether it is for models with classifier-free guidance alone."""
 
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""

@@ -81,6 +81,9 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "sdedit": {"strength": (0.7, 0.8, 0.9)},
     "flowedit": {"n_max": FRONT_STEPS},
     "edit-friendly": {"skip": 0},
+    "dnaedit": {"skip": 0},
+    "flowalign": {"strength": (0.5, 0.75, 1.0)},
+    "uniedit": {"strength": (0.5, 0.7, 0.9)},
     "rf-inversion": {
         "dial": ("t_window", ((0.7, 1.0), (0.85, 1.0), (0.95, 1.0))),
         "gamma": 0.0,

@@ -46,8 +46,7 @@ class Editor(Settable, ABC):
         model: From `load` or `wrap`.
         strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
             the method at its own settings; what a method makes of it stands at its class.
-        negative: What classifier-free guidance leads away from, where a family has it; its own negative prompt if
-            None.
+        negative: What classifier-free guidance leads away from; the family's own negative prompt if None.
     """
 
     name: ClassVar[str]
@@ -119,8 +118,7 @@ class Editor(Settable, ABC):
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
-                takes any.
+            solver: "fixed_point" is the paper's and the presets'; aligned replay needs it, inversion="paper" takes any.
             num_steps: Solver steps; the preset's when None: 50 of the exact one.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
                 checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
@@ -225,6 +223,9 @@ class Editor(Settable, ABC):
     # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    needs_negative: ClassVar[bool] = False
+    """Whether it is for models with classifier-free guidance alone."""
 
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""

@@ -78,7 +78,7 @@ def found(run: Asked, where: Where) -> Region:
     Raises:
         InputError: It is described wrongly, of another aspect, or not the same for all edits.
     """
-    region = _found(run, where).fitted(_size(run))
+    region = _found(run, where).fitted(size_of(run))
     if any(region.row(row) != region.row(0) for row in range(1, len(region))):
         raise InputError(f"One region is asked for, and {short(where)} is another for each edit.")
     return region.row(0)

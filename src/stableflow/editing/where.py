@@ -121,6 +121,15 @@ def describe(region: Region) -> str:
 @REGIONS.register("amount")
 def of_amounts(run: Asked, details: str) -> Region:
     """What `describe` wrote: the amounts themselves."""
+    return read_amounts(details)
+
+
+def read_amounts(details: str) -> Region:
+    """Return the region that `describe` wrote behind "amount:".
+
+    Raises:
+        InputError: It is damaged, or larger than a picture may be.
+    """
     shape_text, _, data = details.partition(":")
     try:
         rows, height, width = (int(side) for side in shape_text.split("x"))

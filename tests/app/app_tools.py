@@ -54,9 +54,11 @@ class Guest:
 
 
 @contextmanager
-def serving(model, folder, *, limits=None, door=None, content=None):
+def serving(model, folder, *, limits=None, door=None, content=None, opening=None):
     """Run an app over a loaded model; yields its house, which knows its address."""
-    house = House(lambda: model, {"model": "tiny"}, folder, limits=limits or Limits(rate=100_000), content=content)
+    house = House(
+        opening or (lambda: model), {"model": "tiny"}, folder, limits=limits or Limits(rate=100_000), content=content
+    )
     config = uvicorn.Config(make_server(house, door or Door()), port=0, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     house.open()

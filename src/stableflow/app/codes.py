@@ -32,7 +32,7 @@ def command_line(orders: Sequence[Order]) -> str:
         for short in ("strength", "negative", "preset"):
             value = getattr(order, short)
             words += [] if value is None else [f"--{short}", f"{value}"]
-        words += [] if order.region is None else ["--mask", _where_described(order)]
+        words += [] if order.region is None else ["--mask", _where_described(order).replace(f"mask:{MASK}", MASK)]
         for name, value in order.set.items():
             words += ["--set", f"{name}={json.dumps(value)}"]
         words += ["--out", f"out/{number}"]

@@ -20,6 +20,7 @@ from stableflow.decoding import open_picture
 from stableflow.editing import EDITORS
 from stableflow.errors import InputError, LoadError, UnknownNameError
 from stableflow.images import load_image
+from stableflow.models.model import DiffusersModel
 from stableflow.reading import parse_json
 
 PATIENCE = 15.0  # seconds that a page waits for news of a job
@@ -50,6 +51,7 @@ def _about(router: APIRouter, house: House) -> None:
         model = house.studio.model
         return {
             "ready": True, "model": model.name, "size": list(model.default_size), "chart": chart_of(model),
+            "words": list(model.vocabulary()) if isinstance(model, DiffusersModel) else [],
             "editors": [{"name": name, "good_for": EDITORS[name].good_for} for name in EDITORS],
             "limits": {name: getattr(house.limits, name) for name in ("upload_bytes", "text", "pictures", "history")},
         }  # fmt: skip

@@ -1,7 +1,8 @@
 """The model at work for one request at a time: sources drawn or taken and kept, edits, and where a word shows."""
 
 import time
-from collections.abc import Hashable, Mapping
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from stableflow.editing.source import Source
 from stableflow.flow.integrate import Callback, StepRecord
 from stableflow.images import to_pil
 from stableflow.models.base import FlowModel
+from stableflow.models.model import DiffusersModel
 from stableflow.order import Order
 from stableflow.region import Region
 
@@ -75,6 +77,15 @@ class Studio:
             )
         assert asked.asked is not None
         return asked.asked
+
+    def unread(self, texts: Sequence[str]) -> list[str]:
+        """Return what of these prompts has no effect with this model, in words."""
+        if not isinstance(self.model, DiffusersModel):
+            return []
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            self.model.warn_about(list(dict.fromkeys(texts)))
+        return list(dict.fromkeys(str(warning.message) for warning in told))
 
     def _watching(self, job: Job, shown: FlowModel | None) -> Callback:
         """Tell the job of every step, and show it a preview now and then."""

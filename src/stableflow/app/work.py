@@ -70,7 +70,8 @@ def edit(office: Office, visitor: Visitor, ask: Ask) -> Work:
             runs.append(office.studio.edit(order, job, f"editing{of}"))
         office.check_results([to_pil(pixels) for run in runs for pixels in run.result.images])
         said = ask.model_copy(update={"seed": made[0].seed} if made[0].image is None else {})
-        return save_entry(visitor, said.model_dump(exclude_defaults=True), runs)
+        notes = office.studio.unread([ask.prompt, *ask.to])
+        return save_entry(visitor, said.model_dump(exclude_defaults=True), runs) | {"notes": notes}
 
     return work
 

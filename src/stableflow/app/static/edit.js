@@ -1,15 +1,14 @@
 // The page Edit: from the form to a result.
 import { call, fileOf, run, upload } from "./api.js";
-import { $, make } from "./dom.js";
+import { $, make, showDifference } from "./dom.js";
 import * as form from "./form.js";
 import * as mask from "./mask.js";
 import * as stage from "./stage.js";
 
-const EXAMPLES = [
-  ["a red dog standing on the grass at noon", "a blue dog standing on the grass at noon", 1],
-  ["a white cat sitting on the grass at noon", "a white cat sitting on the beach at noon", 3],
-  ["a red bird flying over the snow at noon", "a red bird flying over the snow at night", 4],
-  ["a black dog sitting on the beach at noon", "a black cat sitting on the beach at noon", 7],
+const EXAMPLES = [ // prompt, change, seed, and the name of two pictures that the bundled model made of them
+  ["a red dog standing on the grass at noon", "a blue dog standing on the grass at noon", 1, "dog"],
+  ["a white cat sitting on the grass at noon", "a white cat sitting on the beach at noon", 3, "cat"],
+  ["a red bird standing in the snow at noon", "a yellow bird standing in the snow at noon", 4, "bird"],
 ];
 let running = null; // what cancels it
 let source = { key: null };
@@ -74,7 +73,8 @@ async function edit() {
     mask.setTool(null);
     source = { key: null };
     await stage.showEntry(entry);
-    if (form.state.where !== "everywhere") stage.note("Only the marked part was allowed to change. Choose the tool again to correct it.");
+    if (entry.notes.length) stage.note(entry.notes.join(" "));
+    else if (form.state.where !== "everywhere") stage.note("Only the marked part was allowed to change. Choose the tool again to correct it.");
   });
 }
 
@@ -157,12 +157,21 @@ export async function reopen(name) {
   source = { key: null };
 }
 
-function example([prompt, wish, seed]) {
+function example([prompt, wish, seed, name], pictured) {
   const button = make("button", { type: "button", on: { click: () => { form.fillIn({ prompt, to: [wish], seed }); edit(); } } });
-  const text = make("span", {});
-  import("./dom.js").then((dom) => dom.showDifference(text, prompt, wish));
+  if (pictured) {
+    const images = ["before", "after"].map((which) => make("img", { src: `static/${name}-${which}.png`, alt: "", class: "tiny" }));
+    button.append(make("span", { class: "two" }, ...images));
+  }
+  const text = make("span");
+  showDifference(text, prompt, wish);
   button.append(text);
   return button;
+}
+
+// Ways to begin; with pictures where the model is the one that made them.
+export function showExamples(pictured) {
+  $("examples").replaceChildren(...EXAMPLES.map((one) => example(one, pictured)));
 }
 
 async function further() {
@@ -191,7 +200,6 @@ export function setUpEdit() {
   $("form").addEventListener("submit", (event) => { event.preventDefault(); edit(); });
   $("cancel").addEventListener("click", () => { $("cancel").textContent = "Stopping…"; running?.abort(); });
   $("draw").addEventListener("click", () => during(needSource));
-  $("examples").replaceChildren(...EXAMPLES.map(example));
   for (const input of document.querySelectorAll("[name=origin]")) input.addEventListener("change", () => form.setOrigin(input.value));
   for (const input of document.querySelectorAll("[name=where]")) input.addEventListener("change", () => place(input.value));
   $("word-chips").addEventListener("click", (event) => {

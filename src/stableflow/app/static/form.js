@@ -2,6 +2,7 @@
 import { $, bare, make, showDifference, wordsOf } from "./dom.js";
 
 export const state = { origin: "draw", picture: null, where: "everywhere", word: null, restored: {} };
+let known = null;
 let followed = true; // the first change follows the description until somebody writes in it
 
 const GRID = { strengths: [0.25, 0.5, 0.75, 1] };
@@ -105,6 +106,25 @@ export function showDifferences() {
   const first = wishes()[0].value.trim(), prompt = $("prompt").value.trim();
   if (first && first !== prompt) showDifference($("diff"), prompt, first);
   else $("diff").textContent = "Nothing changed yet.";
+  showUnknown();
+}
+
+// The only words that a small model knows; the others have no effect, and are told while one writes.
+export function setVocabulary(words) {
+  known = words.length ? new Set(words) : null;
+  $("words-known").title = words.join(", ");
+  showUnknown();
+}
+
+function showUnknown() {
+  const texts = [$("prompt").value, ...wishes().map((field) => field.value)];
+  const lost = known ? [...new Set(texts.flatMap(wordsOf).map(bare))].filter((word) => word && !known.has(word)) : [];
+  $("words-known").hidden = known === null;
+  if (known === null) return;
+  $("words-known").classList.toggle("warn", lost.length > 0);
+  $("words-known").textContent = lost.length
+    ? `This small model does not know: ${lost.join(", ")}. It knows: ${[...known].join(", ")}.`
+    : `This small model knows ${known.size} words, of dogs, cats and birds.`;
 }
 
 // The description's words, to say where.

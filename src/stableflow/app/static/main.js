@@ -2,8 +2,8 @@
 import { call } from "./api.js";
 import { fillMethods, setUpCompare } from "./compare.js";
 import { $, make } from "./dom.js";
-import { setUpEdit } from "./edit.js";
-import { setUpForm } from "./form.js";
+import { setUpEdit, showExamples } from "./edit.js";
+import { setUpForm, setVocabulary } from "./form.js";
 import { setUpGifts } from "./gifts.js";
 import { showHistory } from "./history.js";
 import { setUpMask } from "./mask.js";
@@ -36,6 +36,8 @@ async function learn() {
   tell();
   fillMethods(about.editors);
   setChart(about);
+  setVocabulary(about.words);
+  showExamples(about.model === "tiny");
   document.documentElement.dataset.ready = "true";
 }
 

@@ -80,6 +80,7 @@ def noise_for(samples: Tensor, seed: int) -> Tensor:
     return comfy.sample.prepare_noise(samples, seed)
 
 
+@torch.no_grad()
 def run(
     model: Any,
     sampler: str | Callable[..., Tensor],
@@ -92,11 +93,14 @@ def run(
     latent: Tensor,
     seed: int = 0,
 ) -> Tensor:
-    """Run a sampler by its name, or one of ours, from this noise; returns samples as ComfyUI's LATENT has them."""
+    """Run a sampler by its name, or one of ours, from this noise; returns samples as ComfyUI's LATENT has them.
+
+    The sampler gets times of its own: uni_pc writes into those that it is given.
+    """
     chosen = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else comfy.samplers.KSAMPLER(sampler)
     bar = comfy.utils.ProgressBar(max(1, len(sigmas) - 1))
     return comfy.sample.sample_custom(
-        model, noise, cfg, chosen, sigmas, positive, negative, latent, seed=seed,
+        model, noise, cfg, chosen, sigmas.clone(), positive, negative, latent, seed=seed,
         callback=lambda step, denoised, x, total: bar.update_absolute(step + 1, total), disable_pbar=True,
     )  # fmt: skip
 
@@ -114,5 +118,14 @@ def velocity(model: Any, positive: Any, z: Tensor, t: float) -> Tensor:
         answers.append((z - asked(z.to(x), x.new_full((len(z),), t), **(extra_args or {}))).cpu() / t)
         return x
 
-    run(model, ask, torch.tensor([t, 0.0]), positive, positive, 1.0, noise=torch.zeros_like(z), latent=torch.zeros_like(z))
+    run(
+        model,
+        ask,
+        torch.tensor([t, 0.0]),
+        positive,
+        positive,
+        1.0,
+        noise=torch.zeros_like(z),
+        latent=torch.zeros_like(z),
+    )
     return answers[0]

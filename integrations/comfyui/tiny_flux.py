@@ -113,7 +113,9 @@ class as_vae:
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
         """Return pictures (batch, height, width, 3) in [0, 1]."""
-        return rearrange(self._library.decode_latents(samples.float()), "batch rgb height width -> batch height width rgb")
+        return rearrange(
+            self._library.decode_latents(samples.float()), "batch rgb height width -> batch height width rgb"
+        )
 
     def spacial_compression_decode(self) -> int:
         """Return pixels a latent."""

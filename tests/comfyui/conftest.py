@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jaxtyping
 import pytest
 import standin_api
 import standin_host
@@ -22,11 +23,14 @@ COMFYUI = os.environ.get("COMFYUI")
 @pytest.fixture(scope="session")
 def pack():
     """The pack as a host loads it: modules, and nodes by id."""
+    jaxtyping.install_import_hook("sf_pack", "typechecking.check")
     if COMFYUI:
         _enter_comfyui(Path(COMFYUI))
     else:
         sys.modules.update(standin_api.modules() | standin_host.modules())
-    spec = importlib.util.spec_from_file_location("sf_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)])
+    spec = importlib.util.spec_from_file_location(
+        "sf_pack", PACK / "__init__.py", submodule_search_locations=[str(PACK)]
+    )
     assert spec is not None and spec.loader is not None
     sys.modules["sf_pack"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -35,7 +35,9 @@ class Setting:
     def dial(self, strength: float) -> Any:
         return self.node("Strength", strength=strength)[0]
 
-    def source(self, theirs: Any, *, cfg: float = 1.0, negative: str | None = None, keep: Any = None, sampler="euler") -> Any:
+    def source(
+        self, theirs: Any, *, cfg: float = 1.0, negative: str | None = None, keep: Any = None, sampler="euler"
+    ) -> Any:
         """Draw the library's source again by the node, from the same noise."""
         drawing, noise_for = self.pack.host, self.pack.host.noise_for
         drawing.noise_for = lambda samples, seed: theirs.path.at(1.0)
@@ -65,10 +67,12 @@ class Setting:
         """The edited prompt from the source's noise, nothing held."""
         return self.sample(self.model, TARGET, noise=self._start)
 
-    def sample(self, model, prompt, guidance=3.5, rows=1, cfg=1.0, negative=NEGATIVE, sampler="euler", sigmas=None, noise=None):
+    def sample(
+        self, model, prompt, guidance=3.5, rows=1, cfg=1.0, negative=NEGATIVE, sampler="euler", sigmas=None, noise=None
+    ):
         empty = torch.zeros(rows, *self.size[1:])
         noise = torch.randn(empty.shape, generator=torch.Generator().manual_seed(9)) if noise is None else noise
         return self.pack.host.run(
             model, sampler, self.sigmas if sigmas is None else sigmas, self.prompt(prompt, guidance),
-            self.prompt(negative, guidance), cfg, noise=noise, latent=empty,
+            self.prompt(negative, guidance), cfg, noise=noise, latent=empty, seed=3,
         )  # fmt: skip

@@ -24,7 +24,9 @@ class StandinFlux:
                 block.attn.set_processor(_Patched(self, kind, number))
                 block.register_forward_hook(self._replacing(kind, number), with_kwargs=True)
 
-    def __call__(self, x: Tensor, t: Tensor, text: Tensor, *, y: Tensor, guidance: Tensor, transformer_options: Any) -> Tensor:
+    def __call__(
+        self, x: Tensor, t: Tensor, text: Tensor, *, y: Tensor, guidance: Tensor, transformer_options: Any
+    ) -> Tensor:
         self._options, self.text_tokens = transformer_options, text.shape[1]
         rows, columns = x.shape[-2] // 2, x.shape[-1] // 2
         ids = torch.zeros(rows, columns, 3)
@@ -43,7 +45,12 @@ class StandinFlux:
 
     def patched(self, q: Tensor, k: Tensor, v: Tensor, kind: str, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values as the patches leave them; (batch, heads, tokens, head_dim)."""
-        extra = {**self._options, "block_type": kind, "block_index": number, "img_slice": [self.text_tokens, q.shape[2]]}
+        extra = {
+            **self._options,
+            "block_type": kind,
+            "block_index": number,
+            "img_slice": [self.text_tokens, q.shape[2]],
+        }
         for patch in self._options.get("patches", {}).get("attn1_patch", []):
             out = patch(q, k, v, pe=None, attn_mask=None, extra_options=extra)
             q, k, v = out.get("q", q), out.get("k", k), out.get("v", v)

@@ -73,7 +73,9 @@ class Flow:
         return x - t.reshape(-1, 1, 1, 1) * v
 
 
-def sample_custom(patcher, noise, cfg, sampler, sigmas, positive, negative, latent, seed=None, callback=None, **_) -> Tensor:
+def sample_custom(
+    patcher, noise, cfg, sampler, sigmas, positive, negative, latent, seed=None, callback=None, **_
+) -> Tensor:
     """Run a sampler with the wrappers of a patcher; both branches in one call."""
     options = _copied(patcher.model_options)
     options["transformer_options"]["wrappers"] = patcher.wrappers
@@ -88,9 +90,14 @@ def sample_custom(patcher, noise, cfg, sampler, sigmas, positive, negative, late
         inner = {**model_options["transformer_options"], "cond_or_uncond": [1 - i for i in chosen], "sigmas": timestep}
         given = [conds[i][0] for i in chosen]
         rows, times = torch.cat([x] * len(chosen)), torch.cat([timestep] * len(chosen))
-        text, pooled = _stacked([cond[0] for cond in given], len(x)), _stacked([c[1]["pooled_output"] for c in given], len(x))
+        text, pooled = (
+            _stacked([cond[0] for cond in given], len(x)),
+            _stacked([c[1]["pooled_output"] for c in given], len(x)),
+        )
         guidance = torch.cat([torch.full((len(x),), cond[1].get("guidance", 3.5)) for cond in given])
-        answer = wrapped(model.apply_model, of("apply_model"))(rows, times, None, text, None, inner, y=pooled, guidance=guidance)
+        answer = wrapped(model.apply_model, of("apply_model"))(
+            rows, times, None, text, None, inner, y=pooled, guidance=guidance
+        )
         parts = answer.chunk(len(chosen))
         return parts[-1] if skip else parts[0] + (parts[1] - parts[0]) * cfg
 
@@ -99,7 +106,9 @@ def sample_custom(patcher, noise, cfg, sampler, sigmas, positive, negative, late
 
     def run(guider, sigmas, extra, callback, noise, latents, *rest):
         start = sigmas[0] * noise + (1 - sigmas[0]) * latents
-        told = None if callback is None else lambda step: callback(step["i"], step["denoised"], step["x"], len(sigmas) - 1)
+        told = (
+            None if callback is None else lambda step: callback(step["i"], step["denoised"], step["x"], len(sigmas) - 1)
+        )
         return sampler(asked, start, sigmas, extra_args=extra, callback=told)
 
     with torch.no_grad():

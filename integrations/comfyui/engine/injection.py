@@ -74,7 +74,9 @@ class Injection:
             noise = (state - (1 - sigma) * mixed) / sigma  # so that sigma noise + (1 - sigma) latents is the state
         return executor(guider, sigmas, extra, callback, noise, latents, *rest) / self.source.nudge
 
-    def predict(self, executor: Callable[..., Tensor], x: Tensor, timestep: Tensor, options: Any = None, seed: Any = None):
+    def predict(
+        self, executor: Callable[..., Tensor], x: Tensor, timestep: Tensor, options: Any = None, seed: Any = None
+    ):
         """Around each evaluation: aligned with the source's, and its own answer outside of what is free."""
         options, sigma = options or {}, float(timestep.flatten()[0])
         visit = count(options, self.key, sigma)
@@ -113,7 +115,11 @@ class Injection:
                 f"The source never ran its {branch} branch, and this edit is guided by a negative prompt. Connect negative "
                 "to the source's node too, or set cfg to 1."
             )
-        alone = {**without_packs_own(options), self._reading: (now, branch), "cond_or_uncond": [0 if branch == "conditional" else 1]}
+        alone = {
+            **without_packs_own(options),
+            self._reading: (now, branch),
+            "cond_or_uncond": [0 if branch == "conditional" else 1],
+        }
         where = now.moment.aligned(now.moment.state).to(x)
         executor(where, t[:1], asked.concat, asked.crossattn, None, alone, **asked.others)
 

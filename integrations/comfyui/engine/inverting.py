@@ -29,7 +29,13 @@ class Inverting:
         self.found: Inversion | None = None
 
     def __call__(
-        self, model: Callable[..., Tensor], x: Tensor, sigmas: Tensor, extra_args: Any = None, callback: Any = None, disable: Any = None
+        self,
+        model: Callable[..., Tensor],
+        x: Tensor,
+        sigmas: Tensor,
+        extra_args: Any = None,
+        callback: Any = None,
+        disable: Any = None,
     ) -> Tensor:
         def velocity(z: Tensor, t: float) -> Tensor:
             denoised = model(z, z.new_full((z.shape[0],), t), **(extra_args or {}))

@@ -13,6 +13,7 @@ from .layers import Numbering
 from .passes import PREFIX, Heads, Pass, branches, count, entering, flat, grid_of, layer_of
 from .source import Asked, row_of, same
 
+
 @dataclass(eq=False)
 class Evaluation:
     """One evaluation of the model as it was heard.
@@ -45,7 +46,9 @@ class Recorder:
         self.seen: dict[tuple[float, int], Evaluation] = {}
         self.store = KVStore("cpu", last_visits=last) if layers else None
 
-    def predict(self, executor: Callable[..., Tensor], x: Tensor, timestep: Tensor, options: Any = None, seed: Any = None):
+    def predict(
+        self, executor: Callable[..., Tensor], x: Tensor, timestep: Tensor, options: Any = None, seed: Any = None
+    ):
         """Around ComfyUI's `predict_noise`: what the sampler is told at each evaluation."""
         options, sigma = options or {}, float(timestep.flatten()[0])
         visit = count(options, self.key, sigma)

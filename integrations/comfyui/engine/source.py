@@ -140,5 +140,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return isinstance(other, type(one)) and len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, Mapping):
-        return isinstance(other, Mapping) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return (
+            isinstance(other, Mapping) and one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        )
     return one is other or bool(one == other)

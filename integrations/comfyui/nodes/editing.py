@@ -38,7 +38,11 @@ class VitalLayers(io.ComfyNode):
     @classmethod
     def execute(cls, model, preset, layers, weight) -> io.NodeOutput:
         numbering = host.numbering_of(model)
-        chosen = numbering.parse({OWN: layers, EVERY: "all"}[preset]) if preset in (OWN, EVERY) else find_layers(preset, numbering)
+        chosen = (
+            numbering.parse({OWN: layers, EVERY: "all"}[preset])
+            if preset in (OWN, EVERY)
+            else find_layers(preset, numbering)
+        )
         return io.NodeOutput((Hold(chosen, weight, "kept"),))
 
 
@@ -121,7 +125,9 @@ class Move(io.ComfyNode):
         across, along = masks.shape[-1] / grid[1], masks.shape[-2] / grid[0]
         shift = round(right / across), round(down / along)
         if shift == (0, 0):
-            raise InputError(f"A move by {right}, {down} pixels is less than half a token of {across:g} x {along:g} pixels.")
+            raise InputError(
+                f"A move by {right}, {down} pixels is less than half a token of {across:g} x {along:g} pixels."
+            )
         covered = Free(masks[:1]).tokens(grid)[0] >= 0.5
         warp = Warp.moving(covered, *shift, seed=seed)
         return io.NodeOutput(source.moved(warp), warp.vacated.float()[None])

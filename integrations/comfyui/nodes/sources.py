@@ -51,7 +51,18 @@ class Invert(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, positive, latent, steps, scheduler, guidance, nudge, iterations, negative=None, keep=None, sigmas=None
+        cls,
+        model,
+        positive,
+        latent,
+        steps,
+        scheduler,
+        guidance,
+        nudge,
+        iterations,
+        negative=None,
+        keep=None,
+        sigmas=None,
     ) -> io.NodeOutput:
         sigmas = host.sigmas_of(model, scheduler, steps) if sigmas is None else sigmas.cpu()
         grid, samples = TimeGrid(tuple(sigmas.tolist())), one_row(latent["samples"])

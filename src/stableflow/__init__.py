@@ -4,10 +4,9 @@ The names below are the public API; each is imported when it is first used, sinc
 """
 
 import importlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from stableflow.quiet import quietly
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
@@ -75,21 +74,10 @@ __all__ = [
 ]
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what the libraries log of accelerators and extras that are not here; errors are told."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            with _quietly():
+            with quietly():
                 return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'stableflow' has no attribute {name!r}; its public names are {', '.join(__all__)}")
 

@@ -17,7 +17,20 @@ if TYPE_CHECKING:
     from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
     from stableflow.images import load_image, to_pil
-    from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
+    from stableflow.integrations.own_loop import attach, inject
+    from stableflow.integrations.pipeline import StableFlowPipeline
+    from stableflow.interventions import (
+        Ablate,
+        Bypass,
+        Capture,
+        CaptureAttention,
+        InjectKV,
+        KVStore,
+        Patch,
+        RecordKV,
+        Rewrite,
+        ShareKV,
+    )
     from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
     from stableflow.models.families import wrap
     from stableflow.models.load import load
@@ -33,7 +46,20 @@ _HOMES = {
     "stableflow.flow.schedule": ["Schedule"],
     "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],
     "stableflow.images": ["load_image", "to_pil"],
-    "stableflow.interventions": ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"],
+    "stableflow.integrations.own_loop": ["attach", "inject"],
+    "stableflow.integrations.pipeline": ["StableFlowPipeline"],
+    "stableflow.interventions": [
+        "Ablate",
+        "Bypass",
+        "Capture",
+        "CaptureAttention",
+        "InjectKV",
+        "KVStore",
+        "Patch",
+        "RecordKV",
+        "Rewrite",
+        "ShareKV",
+    ],
     "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
     "stableflow.models.families": ["wrap"],
     "stableflow.models.load": ["load"],
@@ -43,8 +69,11 @@ _HOMES = {
 
 __all__ = [
     "SOLVERS",
+    "Ablate",
     "AttentionResult",
     "Bypass",
+    "Capture",
+    "CaptureAttention",
     "Conditioning",
     "EditResult",
     "Euler",
@@ -56,16 +85,21 @@ __all__ = [
     "KVStore",
     "Layer",
     "Midpoint",
+    "Patch",
     "RecordKV",
     "Region",
+    "Rewrite",
     "Schedule",
     "ShareKV",
     "Source",
     "StableFlow",
     "StableFlowError",
+    "StableFlowPipeline",
     "TokenLayout",
     "Vitality",
+    "attach",
     "attention",
+    "inject",
     "load",
     "load_image",
     "measure_vitality",

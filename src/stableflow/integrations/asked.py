@@ -71,7 +71,7 @@ class Drawing:
     rows: tuple[int, ...]
     noise: Latents | None = None
 
-    def source(self, callback: Callback) -> Source:
+    def source(self, callback: Callback | None) -> Source:
         """Return the source: the one given, the picture's, or one drawn from the noise."""
         asked = self.asked
         if asked.source is not None:
@@ -85,7 +85,7 @@ class Drawing:
         guidance = {"guidance_scale": asked.guidance_scale, "latents": self.noise}
         return self.editor.generate(asked.source_prompt, **guidance, **steps, **size)
 
-    def edit(self, source: Source, *, region: Any, callback: Callback) -> EditResult:
+    def edit(self, source: Source, *, region: Any, callback: Callback | None) -> EditResult:
         """Return the edits."""
         prompts = [self.asked.prompts[row // self.asked.num_images_per_prompt] for row in self.rows]
         return self.editor.edit(source, prompts, region=region, callback=callback)

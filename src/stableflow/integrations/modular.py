@@ -61,7 +61,7 @@ class StableFlowStep(ModularPipelineBlocks):
 
     def model(self, components: Any) -> DiffusersModel:
         """Return the library's view of a pipeline's components; they are not copied."""
-        parts = {spec.name: getattr(components, spec.name) for spec in self.expected_components}
+        parts = {str(spec.name): getattr(components, str(spec.name)) for spec in self.expected_components}
         host = edits(self.host)(**parts)
         host.register_to_config(_name_or_path=str(getattr(components, "_pretrained_model_name_or_path", "") or ""))
         return StableFlowPipeline._model(host, None)

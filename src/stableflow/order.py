@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from stableflow.checks import LARGEST_GUIDANCE, LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.least import AUTO
 from stableflow.editing.path import LARGEST_NUDGE
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.result import EditResult
@@ -30,6 +31,7 @@ SHORT = {
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
 
 
+Strength = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 
 
@@ -41,7 +43,7 @@ class Order(BaseModel):
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
-        guidance_each: Guidance of single edits, one each, where it is not the editor's.
+        guidance_each, strength_each: Of single edits, one each, where it is not the editor's.
         region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
             outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
@@ -74,7 +76,8 @@ class Order(BaseModel):
     together: bool = False
     exact: bool = True
     guidance_each: list[Scale | None] | None = None
-    strength: float | None = Field(None, ge=0, le=1)
+    strength_each: list[Strength | None] | None = None
+    strength: Strength | Literal["auto"] | None = None
     negative: str | None = None
     edit_guidance: Scale | list[Scale] | None = None
     layers: Literal["vital", "all"] | list[int] | None = None
@@ -101,6 +104,8 @@ class Order(BaseModel):
         """Return the editor's settings: those in `set`, and those that have a short name."""
         settings = dict(self.set)
         settings |= {name: getattr(self, short) for short, name in SHORT.items() if getattr(self, short) is not None}
+        if settings.get("strength") == AUTO:  # of the call, not of the editor
+            del settings["strength"]
         if self.edit_guidance is not None:
             known = EDITORS[self.editor].setting_names()
             settings["guidance_scale" if "guidance_scale" in known else "target_guidance_scale"] = self.edit_guidance
@@ -199,10 +204,12 @@ class Order(BaseModel):
 
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
-        each = self.guidance_each or [None] * len(self.to)
-        wishes = [Edit(prompt, guidance_scale=scale) for prompt, scale in zip(self.to, each)]
+        none: list[float | None] = [None] * len(self.to)
+        each = zip(self.to, self.guidance_each or none, self.strength_each or none)
+        wishes = [Edit(prompt, guidance_scale=scale, strength=strength) for prompt, scale, strength in each]
+        how: dict[str, Any] = {"strength": AUTO} if AUTO in (self.strength, self.set.get("strength")) else {}
         return editor.edit(
-            source, wishes, region=self.region, together=self.together, exact=self.exact, callback=callback
+            source, wishes, region=self.region, together=self.together, exact=self.exact, callback=callback, **how
         )
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
@@ -232,6 +239,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
             "together": recipe.get("together", False), "guidance_each": recipe.get("edit_guidance"),
+            "strength_each": recipe.get("edit_strength"),
             "set": _settings_of(recipe, made_by), "expected": dict(source),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"

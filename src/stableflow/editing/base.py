@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stableflow.checks import check_flag, check_steps
 from stableflow.editing.checked import check_callback, check_editor, checked_size
+from stableflow.editing.least import AUTO, least_change
 from stableflow.editing.making import Recording, Sampling, check_noise, draw, encode, find_path
 from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
@@ -39,14 +40,13 @@ Method = TypeVar("Method", bound="Editor")
 
 @dataclass(frozen=True)
 class Editor(ABC):
-    """An editing method over a model. Each method below is a frozen dataclass whose fields are its settings.
+    """An editing method over a model: a frozen dataclass whose fields are its settings.
 
     Args:
         model: From `load` or `wrap`.
         strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
             the method at its own settings; what a method makes of it stands at its class.
-        negative: What classifier-free guidance leads away from, where a family has it; its own negative prompt if
-            None.
+        negative: What classifier-free guidance leads away from, where a family has it; the family's own if None.
     """
 
     name: ClassVar[str]
@@ -79,11 +79,9 @@ class Editor(ABC):
             prompt: What to draw, or its conditioning (one row).
             seed: Of the noise (drawn on the CPU, so the same on every device); a random one when None.
             latents: The noise itself, (1, channels, latent_height, latent_width), instead of a seed.
-            num_steps: Solver steps.
-            guidance_scale: The model's usual scale when None.
-            height, width: In pixels; the model's own size when None.
-            solver: A name in `SOLVERS`, or a solver.
-            callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
+            num_steps, solver: Solver steps, and a name in `SOLVERS`, or a solver.
+            guidance_scale, height, width: The model's usual scale and size in pixels when None.
+            callback: Told of every finished step; what it raises ends the run at once.
 
         Raises:
             InputError: A setting is out of range.
@@ -118,22 +116,19 @@ class Editor(ABC):
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
-                takes any.
+            solver: "fixed_point" is the paper's step, and the presets'; inversion="paper" takes any.
             num_steps: Solver steps; the preset's when None: 50 of the exact one.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
                 checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
-            inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
-                the noise and puts the source back on its path after every step; it costs a second pass. A method that
-                needs no path finds one only if any of these four is given.
+            inversion: "aligned" replays the source exactly on its path. "paper" runs the solver back from the noise and
+                puts the source back after every step, a second pass. A method that needs no path finds one only if
+                any of these four is given.
             guidance_scale: Of the source's own passes.
-            height, width: Size to work at, in pixels; by default the picture's own, reduced to fit the model's
-                usual size. The picture is padded to the model's multiple and cropped back.
-            callback: Told of every finished inversion step.
+            height, width: In pixels; the picture's own, reduced to fit the model's usual size, when None.
+            callback: Told of every finished step.
 
         Raises:
-            ImageError: The picture cannot be read.
-            InputError: A setting is out of range, or the solver does not go with aligned replay.
+            ImageError, InputError: The picture cannot be read; a setting is out of range or goes with no other.
         """
         given = (solver, num_steps, nudge_scale, inversion)
         check_callback(callback)
@@ -182,18 +177,21 @@ class Editor(ABC):
                 (`REGIONS`). Outside, latents follow the source's path.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
                 and the source where none is; their prompts share every step.
-            exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
-                model's autoencoder makes of them.
+            exact: Outside the region the result has the given picture's own pixels, to the last bit.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
-            settings: Any of this editor's own, for this call.
+            settings: Any of this editor's own, for this call; strength="auto" finds the least that makes each edit.
 
         Raises:
             FingerprintError: The source belongs to another checkpoint or dtype.
-            InputError: A setting is out of range, or the region does not fit.
-            NumericsError: A step produced NaN or infinity.
+            InputError, NumericsError: A setting is out of range, the region does not fit; a step gave NaN or infinity.
         """
-        editor, exact = self.having(**settings), check_flag("exact", exact)
+        exact, auto = check_flag("exact", exact), settings.get("strength") == AUTO
+        editor = self.having(**{name: value for name, value in settings.items() if not auto or name != "strength"})
         check_callback(callback)
+        if auto:
+            return least_change(
+                editor, source, prompts, region=region, together=together, exact=exact, callback=callback
+            )
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together)
             if editor.strength == 0:
@@ -224,9 +222,11 @@ class Editor(ABC):
         """Return the names of the settings, the model apart."""
         return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
 
-    # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    strength_each: ClassVar[bool] = False
+    """Whether the edits of a call may differ in strength."""
 
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""
@@ -256,7 +256,7 @@ class Editor(ABC):
         return run.source.path.at(t)
 
     def pinned(self, run: Run) -> Schedule:
-        """Return how far what lies outside a region is put back there after a step."""
+        """Return how far what lies outside a region is put back after a step."""
         return ALWAYS
 
     def prepared(self, run: Run) -> Source:
@@ -268,7 +268,7 @@ class Editor(ABC):
         return ()
 
     def notes(self, run: Run) -> dict[str, Any]:
-        """Return what else recipes should say."""
+        """Return what else recipes say."""
         return {}
 
     def recording(self) -> Recording:

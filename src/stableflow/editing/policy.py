@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stableflow.checks import check_choice, check_count
+from stableflow.editing.dial import dial_weight
 from stableflow.errors import InputError
 from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
 from stableflow.interventions.parts import check_parts
@@ -75,14 +76,14 @@ OUTSIDE = Hold("all", where="outside")
 
 
 def dialled(strength: float, *, within: bool, outside: Hold = OUTSIDE) -> Policy:
-    """Return what strength holds: all layers with weight (1 - strength)^2, inside the region if there is one.
+    """Return what strength holds: all layers with `dial_weight`, inside the region if there is one.
 
     Args:
         strength: In [0, 1]; 1 is free.
         within: Whether there is a region.
         outside: What is held outside of it.
     """
-    dial = Schedule.constant((1 - strength) ** 2)
+    dial = Schedule.constant(dial_weight(strength))
     return (
         Policy((outside, Hold("all", where="inside", weight=dial)), ALWAYS)
         if within

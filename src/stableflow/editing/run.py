@@ -38,6 +38,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     looks_for: ClassVar[str | None]
+    strength_each: ClassVar[bool]
 
     @property
     def model(self) -> FlowModel: ...
@@ -83,6 +84,8 @@ class Run:
         require_same_model(self.model, source)
         self.source = source.to(self.model.device)
         self.wishes: tuple[Edit, ...] = as_edits(wishes)
+        if any(wish.strength is not None for wish in self.wishes) and not editor.strength_each:
+            raise InputError(f"{editor.name} walks all edits of a call at one strength; give it instead of Edit's.")
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
         self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
         self.nfe = {"source": source.nfe, "edit": 0}
@@ -276,17 +279,17 @@ class Run:
 
     @property
     def _titles(self) -> tuple[str, ...]:
-        """What each picture shows."""
         return ("; ".join(self.edits.prompts),) if self.together else self.edits.prompts
 
     def _recipe(self, exact: bool) -> dict[str, Any]:
-        own = [wish.guidance_scale for wish in self.wishes]
+        own, strengths = ([getattr(wish, name) for wish in self.wishes] for name in ("guidance_scale", "strength"))
         return {
             "format": RECIPE_FORMAT,
             "editor": {"name": self.editor.name, **self.editor.settings()},
             "source": self.source.fingerprint.as_json(),
             "edits": list(self.edits.prompts),
-            "edit_guidance": own if any(scale is not None for scale in own) else None,
+            "edit_guidance": None if own == [None] * len(own) else own,
+            **({} if strengths == [None] * len(own) else {"edit_strength": strengths}),
             "region": None if self.asked is None else describe(self.asked),
             "exact": exact,
             **({"together": True} if self.together else {}),

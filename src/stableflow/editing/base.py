@@ -1,8 +1,7 @@
 """What an editor is: where its edits start and how they step. The loop around that is the same for all."""
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -17,13 +16,13 @@ from stableflow.editing.making import Recording, Sampling, check_noise, draw, en
 from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.prompts import source_prompt
-from stableflow.editing.recipe import as_json
 from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run
+from stableflow.editing.settable import Settable
 from stableflow.editing.source import Source
+from stableflow.editing.tasks.base import Task, as_task
 from stableflow.editing.where import Where
 from stableflow.editing.wishes import Wishes
-from stableflow.errors import unknown_name
 from stableflow.flow.integrate import Callback, walk
 from stableflow.flow.schedule import ALWAYS, Schedule
 from stableflow.flow.solvers import Solver, make_solver
@@ -32,21 +31,23 @@ from stableflow.images import PictureLike
 from stableflow.models.base import Conditioning, FlowModel, Intervention
 from stableflow.region import Region
 from stableflow.registry import Registry
-from stableflow.types import Latents
+from stableflow.types import Images, Latents
 from stableflow.vital.presets import default_nudge_scale
 
 Method = TypeVar("Method", bound="Editor")
+SHARED = ("strength", "negative", "guidance_scale", "kv_memory", "preset")
+"""Settings that go from one editor to another where a task asks for the other, if both have them."""
 
 
 @dataclass(frozen=True)
-class Editor(ABC):
+class Editor(Settable, ABC):
     """An editing method over a model: a frozen dataclass whose fields are its settings.
 
     Args:
         model: From `load` or `wrap`.
         strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
             the method at its own settings; what a method makes of it stands at its class.
-        negative: What classifier-free guidance leads away from, where a family has it; the family's own if None.
+        negative: What classifier-free guidance leads away from; the family's own negative prompt if None.
     """
 
     name: ClassVar[str]
@@ -77,7 +78,7 @@ class Editor(ABC):
 
         Args:
             prompt: What to draw, or its conditioning (one row).
-            seed: Of the noise (drawn on the CPU, so the same on every device); a random one when None.
+            seed: Of the noise (the same on every device); a random one when None.
             latents: The noise itself, (1, channels, latent_height, latent_width), instead of a seed.
             num_steps, solver: Solver steps, and a name in `SOLVERS`, or a solver.
             guidance_scale, height, width: The model's usual scale and size in pixels when None.
@@ -117,15 +118,14 @@ class Editor(ABC):
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
             solver: "fixed_point" is the paper's step, and the presets'; inversion="paper" takes any.
-            num_steps: Solver steps; the preset's when None: 50 of the exact one.
+            num_steps: Solver steps; the preset's when None.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
-                checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
+                checkpoint's preset says when None, else the paper's 1.15.
             inversion: "aligned" replays the source exactly on its path. "paper" runs the solver back from the noise and
                 puts the source back after every step, a second pass. A method that needs no path finds one only if
                 any of these four is given.
             guidance_scale: Of the source's own passes.
-            height, width: In pixels; the picture's own, reduced to fit the model's usual size, when None.
-            callback: Told of every finished step.
+            height, width, callback: In pixels, the picture's own by default; told of every finished step.
 
         Raises:
             ImageError, InputError: The picture cannot be read; a setting is out of range or goes with no other.
@@ -163,37 +163,38 @@ class Editor(ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        task: str | Task | None = None,
         together: bool = False,
-        exact: bool = True,
+        exact: bool | None = None,
         callback: Callback | None = None,
         **settings: Any,
     ) -> EditResult:
         """Draw the edits of a source, all in one batch; the same call gives the same pictures.
 
         Args:
-            source: From `generate`, `invert` or `Source.load`, of any editor over the same checkpoint.
+            source: Of any editor over the same checkpoint.
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
-            region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
-                (`REGIONS`). Outside, latents follow the source's path.
-            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
-                and the source where none is; their prompts share every step.
-            exact: Outside the region the result has the given picture's own pixels, to the last bit.
+            region: Where the edits may act: a `Region`, or "mask:FILE", "word:dog" and so on (`REGIONS`).
+            task: What is wanted ("remove": `TASKS`), which chooses the editor, its settings and the region to look for.
+            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), the last on top.
+            exact: Outside the region the given picture's own pixels, to the last bit; so unless a task says otherwise.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
-            settings: Any of this editor's own, for this call; strength="auto" finds the least that makes each edit.
+            settings: This editor's own; strength="auto" finds the least that makes each edit.
 
         Raises:
             FingerprintError: The source belongs to another checkpoint or dtype.
             InputError, NumericsError: A setting is out of range, the region does not fit; a step gave NaN or infinity.
         """
-        exact, auto = check_flag("exact", exact), settings.get("strength") == AUTO
-        editor = self.having(**{name: value for name, value in settings.items() if not auto or name != "strength"})
+        wanted, auto = as_task(task), settings.get("strength") == AUTO
+        settings = {n: value for n, value in settings.items() if not auto or n != "strength"}
+        editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
+        exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)
         if auto:
-            return least_change(
-                editor, source, prompts, region=region, together=together, exact=exact, callback=callback
-            )
+            how = {"region": region, "task": wanted, "together": together, "exact": exact, "callback": callback}
+            return least_change(editor, source, prompts, how)
         with torch.no_grad():
-            run = Run(editor, source, prompts, region=region, together=together)
+            run = Run(editor, source, prompts, region=region, together=together, task=wanted)
             if editor.strength == 0:
                 return run.unchanged(exact=exact)
             run.source = editor.prepared(run)
@@ -201,29 +202,24 @@ class Editor(ABC):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)
             return run.result(editor.finish(run, latents), exact=exact)
 
-    def having(self: Method, **settings: Any) -> Method:
-        """Return the editor with some settings changed.
+    def doing(self, task: Task, settings: Mapping[str, Any]) -> "Editor":
+        """Return the editor of a task: its settings, and over them those of the call; what all share is taken along.
 
         Raises:
-            UnknownNameError: It has no such setting; lists those that it has.
+            InputError, UnknownNameError: A setting contradicts the task, or the task's editor has no such one.
         """
-        known = self.setting_names()
-        for name in settings:
-            if name not in known:
-                raise unknown_name(f"setting of {self.name}", name, known)
-        return dataclasses.replace(self, **settings) if settings else self
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values, the model apart."""
-        return {name: as_json(getattr(self, name)) for name in self.setting_names()}
-
-    @classmethod
-    def setting_names(cls) -> list[str]:
-        """Return the names of the settings, the model apart."""
-        return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
+        task.check(settings)
+        kind, chosen = EDITORS[task.editor], {**task.settings, **settings}
+        if isinstance(self, kind):
+            return self.having(**chosen)
+        shared = {name: getattr(self, name) for name in SHARED if name in self.setting_names()}
+        return kind(self.model, **{n: v for n, v in shared.items() if n in kind.setting_names()}).having(**chosen)
 
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    needs_negative: ClassVar[bool] = False
+    """Whether it is for models with classifier-free guidance alone."""
 
     strength_each: ClassVar[bool] = False
     """Whether the edits of a call may differ in strength."""
@@ -267,12 +263,16 @@ class Editor(ABC):
         """Return what acts on the model's layers meanwhile."""
         return ()
 
+    def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
+        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        return run.put_back(images)
+
     def notes(self, run: Run) -> dict[str, Any]:
         """Return what else recipes say."""
         return {}
 
     def recording(self) -> Recording:
-        """Return which keys and values sources are to keep."""
+        """Return which keys and values sources keep."""
         return Recording()
 
     def speed(self) -> SpeedPreset:

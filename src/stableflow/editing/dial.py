@@ -25,6 +25,12 @@ def brings_strengths(run: Run) -> bool:
     return any(wish.strength is not None for wish in run.wishes)
 
 
+def refuse_strengths(run: Run, what: str) -> None:
+    """Raise InputError if edits bring strengths of their own, which do not go with something else that was given."""
+    if brings_strengths(run):
+        raise InputError(f"Edits that differ in strength do not go with {what}; give one strength, or one edit a call.")
+
+
 def weights_by_row(run: Run, strength: float | None) -> Float[Tensor, "edits token_rows token_columns"]:
     """Return how much of each edit's tokens is held, inside the region if there is one.
 

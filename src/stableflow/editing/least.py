@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,6 @@ from stableflow.editing.run import Method, Run
 from stableflow.editing.source import Source
 from stableflow.editing.wishes import Edit, Wishes, as_edits
 from stableflow.errors import InputError
-from stableflow.flow.integrate import Callback
 from stableflow.models.base import Conditioning
 
 AUTO = "auto"
@@ -27,8 +26,6 @@ SHARE = 0.25  # of the picture: where the free edit changes most
 
 class Drawing(Method, Protocol):
     """What is asked of an editor."""
-
-    strength_each: bool
 
     def edit(self, source: Source, prompts: Wishes, **how: Any) -> EditResult: ...
 
@@ -48,21 +45,15 @@ class _Search:
         return (self.low + self.high) / 2
 
 
-def least_change(
-    editor: Drawing,
-    source: Source,
-    wishes: Wishes,
-    *,
-    region: Any,
-    together: bool,
-    exact: bool,
-    callback: Callback | None,
-) -> EditResult:
+def least_change(editor: Drawing, source: Source, wishes: Wishes, how: Mapping[str, Any]) -> EditResult:
     """Return each edit at the least strength that makes it, by bisection over the dial, all edits side by side.
 
     Every edit is drawn free first, which tells where it leads; then at four strengths, half as far apart each time. An
     edit counts as made from `CUT` of `progress`. The strengths found stand in the recipe, which draws the same pictures
     again.
+
+    Args:
+        how: The other arguments of `edit`.
 
     Cost: five edits, and four rows of a pass to judge each and the source.
 
@@ -70,15 +61,15 @@ def least_change(
         InputError: The prompts are given as a conditioning, one brings a strength of its own, or there are several
             for an editor that walks all its edits at one strength.
     """
-    edits = _checked(editor, wishes, together)
+    edits = _checked(editor, wishes, how["together"])
     with torch.no_grad():
-        run = Run(editor, source, wishes, region=region)
+        run = Run(editor, source, wishes, region=how["region"], task=how["task"])
         start = leaning(run, run.rows(run.clean))
 
     def draw(strengths: Sequence[float]) -> tuple[EditResult, Float[Tensor, " edits"]]:
         each = {"strength": strengths[0]} if len(edits) == 1 else {}
         tried = edits if each else [dataclasses.replace(e, strength=s) for e, s in zip(edits, strengths)]
-        drawn = editor.edit(source, tried, region=run.asked, exact=exact, callback=callback, **each)
+        drawn = editor.edit(source, tried, **{**how, "region": run.asked}, **each)
         with torch.no_grad():
             return drawn, leaning(run, drawn.latents.to(run.clean))
 

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.editing.base import editor
-from stableflow.editing.dial import brings_strengths, weights_by_row
+from stableflow.editing.dial import brings_strengths, refuse_strengths, weights_by_row
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
 from stableflow.editing.memory import KVMemory
-from stableflow.editing.policy import Hold, Policy, dialled, make_policy
+from stableflow.editing.policy import Hold, Policy, dialled, make_policy, weakened
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import as_json
 from stableflow.editing.run import Run
@@ -37,7 +37,7 @@ class StableFlow(Holding):
 
     Args:
         strength: Keys and values of all layers are held with the weight of `dial_weight`, instead of the settings
-            below; inside the region if there is one. `Edit` may bring its own.
+            below, or beside a policy; inside the region if there is one. `Edit` may bring its own.
         layers: Where keys and values are injected: "vital" for the preset of this checkpoint, "all", or layer numbers.
             With a region, outside it, and then in all layers unless numbers are given.
         weight: 1 replaces the edits' keys and values, 0 leaves them alone; a number, or a `Schedule` over flow time.
@@ -95,7 +95,9 @@ class StableFlow(Holding):
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
         if self.policy is not None:
-            return make_policy(self.policy)
+            refuse_strengths(run, "a policy")
+            chosen = make_policy(self.policy)
+            return chosen if self.strength is None else weakened(chosen, self.strength, within=run.region is not None)
         weight = as_schedule(self.weight).within(*self.t_window)
         outside = Hold(
             "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.following import Follow
 from stableflow.editing import EDITORS
 from stableflow.models.base import FlowModel
 from stableflow.models.guidance import takes_negative
@@ -27,6 +28,7 @@ class Setting:
         curve: Settings of one curve are joined by a line.
         call: Other arguments of `edit`, such as a task.
         asks: Arguments of `edit` that are taken from the case's own `call`.
+        follow: The case's edits are turns, one after the other: see `take_turns`. Side by side when empty.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Setting:
     curve: str = ""
     call: Mapping[str, Any] = field(default_factory=dict)
     asks: tuple[str, ...] = ()
+    follow: Follow = ""
 
     def arguments(self, case: Case) -> dict[str, Any]:
         """Return what `edit` is called with for a case, beside the source and its prompts."""

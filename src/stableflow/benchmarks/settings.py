@@ -173,6 +173,21 @@ def single_layers(model: FlowModel) -> list[Setting]:
     return [_inject("none", []), *(_inject(f"layer {layer.index}", [layer.index]) for layer in model.layers)]
 
 
+@SETTINGS.register("steering")
+def steering(model: FlowModel) -> list[Setting]:
+    """Steering by the stored path, alone and on top of the vital layers, beside those and the dial."""
+    vital, _, _ = _groups(model)
+    steered = [
+        Setting(f"{name}, strength {strength:g}", "steered", {"layers": layers, "strength": strength}, curve=name)
+        for name, layers in (("steered", []), ("steered, vital", vital))
+        for strength in (1.0, 0.6)
+    ]
+    dial = [
+        Setting(f"dial {strength:g}", edit={"strength": strength}, curve="dial") for strength in (0.5, 0.65, 0.8, 0.9)
+    ]
+    return [_inject("none", []), _inject("vital", vital), *steered, *dial]
+
+
 @SETTINGS.register("nudging")
 def nudging(model: FlowModel) -> list[Setting]:
     """Latent nudging from none to too much, real pictures, vital layers."""

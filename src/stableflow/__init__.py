@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
     from stableflow.editing.methods.stable_flow import StableFlow
+    from stableflow.editing.moves import Move
+    from stableflow.editing.moving import move
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.errors import StableFlowError
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
+    "stableflow.editing.moves": ["Move"],
+    "stableflow.editing.moving": ["move"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.methods.stable_flow": ["StableFlow"],
@@ -57,6 +61,7 @@ __all__ = [
     "KVStore",
     "Layer",
     "Midpoint",
+    "Move",
     "RecordKV",
     "Region",
     "Schedule",
@@ -70,6 +75,7 @@ __all__ = [
     "load",
     "load_image",
     "measure_vitality",
+    "move",
     "to_pil",
     "wrap",
 ]

@@ -11,7 +11,7 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stableflow.cli import bench, doctor, edit, editors, invert, maps, scenes, train, vital
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, move, scenes, train, vital
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("edit")(edit.edit)
+app.command("move")(move.move)
 app.command("invert")(invert.invert)
 app.command("editors")(editors.editors)
 app.add_typer(vital.app, name="vital")

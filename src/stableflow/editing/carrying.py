@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,11 +16,11 @@ from stableflow.editing.run import Run
 from stableflow.editing.source import Source
 from stableflow.editing.where import found
 from stableflow.errors import InputError
-from stableflow.flow.inversion import AlignedReplay
+from stableflow.flow.inversion import AlignedReplay, nudge
 from stableflow.flow.solvers import Solver, make_solver
 from stableflow.models.base import FlowModel
 from stableflow.region import Region
-from stableflow.types import Images
+from stableflow.types import Images, Latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +102,15 @@ class Carrying:
         )
         run.nfe["source"] += moved.nfe
         return moved.to(run.model.device)
+
+    def filling(self, run: Run) -> Latents:
+        """Return latents that show in the hole what is around it, as strong as the path that they join."""
+        made = run.source.fingerprint
+        if self.cells is None:
+            return run.source.path.at(0.0)
+        height, width = self.collage.pixels.shape[-2:]
+        pixels = F.pad(self.collage.pixels, (0, made.width - width, 0, made.height - height), mode="replicate")
+        return nudge(run.model.encode_image(pixels.to(run.model.device)), made.nudge_scale)
 
     def solver(self, solver: Solver, kept: Float[Tensor, "#rows 1 y x"], *, shared: bool) -> Solver:
         """Return the solver with aligned replay's offsets carried as well.

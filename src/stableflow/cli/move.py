@@ -35,6 +35,7 @@ class MoveOptions:
     scale: Annotated[list[float] | None, typer.Option("--scale", help="New size over old; repeatable.")] = None
     turn: Annotated[list[float] | None, typer.Option("--turn", help="Degrees, clockwise; repeatable.")] = None
     copy: Annotated[bool, typer.Option("--copy", help="Leave the things where they are as well.")] = False
+    grow: Annotated[int, typer.Option("--grow", help="Pixels around the regions that go along.")] = 0
     come: Annotated[
         list[str] | None, typer.Option("--from", help="Drag the thing at this pixel x,y; several bend it.")
     ] = None
@@ -62,7 +63,7 @@ class MoveOptions:
         count = len(regions)
         shifts = [_pixel(text, "--by") for text in _each(self.by, "0,0", "--by", count)]
         scales, turns = _each(self.scale, 1.0, "--scale", count), _each(self.turn, 0.0, "--turn", count)
-        return [Move(*values, copy=self.copy) for values in zip(regions, *zip(*shifts), scales, turns)]
+        return [Move(*values, copy=self.copy, grow=self.grow) for values in zip(regions, *zip(*shifts), scales, turns)]
 
     def _drag(self, regions: list[str]) -> Move:
         come, go = self.come or [], self.go or []
@@ -72,7 +73,7 @@ class MoveOptions:
                 f"{len(regions)} region(s), {len(come)} --from and {len(go)} --to."
             )
         pairs = [(_pixel(a, "--from"), _pixel(b, "--to")) for a, b in zip(come, go)]
-        return Move(regions[0], drag=pairs, copy=self.copy)
+        return Move(regions[0], drag=pairs, copy=self.copy, grow=self.grow)
 
 
 @grouped

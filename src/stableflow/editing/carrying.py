@@ -62,11 +62,11 @@ class Carrying:
         """
         if not asked:
             raise InputError("Nothing is moved: give at least one Move, such as Move('word:dog', dx=16).")
-        things = [found(run, move.region) for move in asked]
+        things = [found(run, move.region).grow(move.grow) for move in asked]
         for move, thing in zip(asked, things):
             if thing.bounds() is None:
                 raise InputError(f"Nothing lies in the region {move.region!r} of this picture; look at its overlay.")
-        named = tuple(replace(move, region=thing) for move, thing in zip(asked, things))
+        named = tuple(replace(move, region=thing, grow=0) for move, thing in zip(asked, things))
         moves, model, made = [move.part(share) for move in named], run.model, run.source.fingerprint
         collage = paste(given(run.source), things, moves)
         side = model.pixel_multiple

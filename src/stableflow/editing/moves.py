@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stableflow.checks import LONGEST_SIDE, check_flag, check_number, check_pair, check_points
+from stableflow.checks import LONGEST_SIDE, check_count, check_flag, check_number, check_pair, check_points
 from stableflow.editing.warp import Origin, Point, similarity, smooth_warp
 from stableflow.editing.where import check_kind, describe
 from stableflow.errors import InputError
@@ -29,6 +29,7 @@ class Move:
             turn and resize, and more bend the thing, as little as they can.
         pivot: What scale and turn leave where it is; None is the middle of the thing's lower edge, so that what
             stands stays standing.
+        grow: Pixels around the region that go along: the regions of words are whole tokens, and miss edges.
 
     Raises:
         InputError: A number is out of range, or both a drag and a shift are given.
@@ -42,6 +43,7 @@ class Move:
     copy: bool = False
     drag: Sequence[Sequence[Point]] = ()
     pivot: Point | None = None
+    grow: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.region, Region):
@@ -53,6 +55,7 @@ class Move:
         object.__setattr__(self, "scale", check_number("scale", self.scale, 0, LARGEST_SCALE, above=True))
         object.__setattr__(self, "turn", check_number("turn", self.turn, -360, 360))
         check_flag("copy", self.copy)
+        check_count("grow", self.grow, 0, LONGEST_SIDE)
         object.__setattr__(self, "drag", _checked_drag(self.drag))
         if self.pivot is not None:
             object.__setattr__(self, "pivot", check_points("pivot", [self.pivot])[0])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stableflow.benchmarks.cases import Case
 from stableflow.models.base import FlowModel
 from stableflow.registry import Registry
 from stableflow.vital.presets import VITAL, resolve_layers
@@ -21,6 +22,8 @@ class Setting:
         source: Of `generate` or `invert`, where they differ from the defaults.
         edit: Of the editor too, those that an ablation varies.
         curve: Settings of one curve are joined by a line.
+        call: Other arguments of `edit`, such as a task.
+        asks: Arguments of `edit` that are taken from the case's own `call`.
     """
 
     name: str
@@ -29,6 +32,12 @@ class Setting:
     source: Mapping[str, Any] = field(default_factory=dict)
     edit: Mapping[str, Any] = field(default_factory=dict)
     curve: str = ""
+    call: Mapping[str, Any] = field(default_factory=dict)
+    asks: tuple[str, ...] = ()
+
+    def arguments(self, case: Case) -> dict[str, Any]:
+        """Return what `edit` is called with for a case, beside the source and its prompts."""
+        return {**self.call, **{name: case.call[name] for name in self.asks}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")

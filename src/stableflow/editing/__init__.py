@@ -1,5 +1,6 @@
-"""Editing methods: one paper, one file in `methods`. `EDITORS` maps the public names to them."""
+"""Editing methods: one paper, one file in `methods`. `EDITORS` and `TASKS` map public names to them and their uses."""
 
+from stableflow.editing import finding
 from stableflow.editing.base import EDITORS, Editor, editor
 from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.methods.ddcm import DDCM
@@ -17,11 +18,13 @@ from stableflow.editing.methods.rf_inversion import RFInversion
 from stableflow.editing.methods.rf_solver_edit import RFSolverEdit
 from stableflow.editing.methods.sdedit import SDEdit
 from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.editing.tasks import TASKS, Task
 
 __all__ = [
     "DDCM",
     "EDICT",
     "EDITORS",
+    "TASKS",
     "Brushes",
     "DirectInversion",
     "EditFriendly",
@@ -37,5 +40,7 @@ __all__ = [
     "Reprompt",
     "SDEdit",
     "StableFlow",
+    "Task",
     "editor",
+    "finding",
 ]

@@ -63,12 +63,12 @@ def region_of(run: Asked, region: Any) -> Region | None:
     if all(where is None for where in asked):
         return None
     size = size_of(run)
-    found: dict[int, Region] = {}
+    known: dict[int, Region] = {}
     rows = []
     for row, where in enumerate(asked):
-        if id(where) not in found:
-            found[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
-        rows.append(found[id(where)].row(row).amount)
+        if id(where) not in known:
+            known[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
+        rows.append(known[id(where)].row(row).amount)
     return Region(torch.cat(rows))
 
 
@@ -78,7 +78,7 @@ def found(run: Asked, where: Where) -> Region:
     Raises:
         InputError: It is described wrongly, of another aspect, or not the same for all edits.
     """
-    region = _found(run, where).fitted(_size(run))
+    region = _found(run, where).fitted(size_of(run))
     if any(region.row(row) != region.row(0) for row in range(1, len(region))):
         raise InputError(f"One region is asked for, and {short(where)} is another for each edit.")
     return region.row(0)

@@ -23,7 +23,8 @@ class Setting:
         edit: Of the editor too, those that an ablation varies.
         curve: Settings of one curve are joined by a line.
         call: Other arguments of `edit`, such as a task.
-        asks: Arguments of `edit` that are taken from the case's own `call`.
+        asks: Arguments of `edit` that are taken from the case's own `call`; "name=key" takes what lies there under
+            another name.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Setting:
 
     def arguments(self, case: Case) -> dict[str, Any]:
         """Return what `edit` is called with for a case, beside the source and its prompts."""
-        return {**self.call, **{name: case.call[name] for name in self.asks}}
+        pairs = [ask.partition("=") for ask in self.asks]
+        return {**self.call, **{name: case.call[key or name] for name, _, key in pairs}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")

@@ -16,7 +16,7 @@ from stableflow.flow.solvers import Euler, Midpoint
 from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
-ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", *FROM_PICTURE]
+ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", *FROM_PICTURE]
 ELSEWHERE = ["npi"]  # not for FLUX.1, which has no negative prompt: tests/editing/test_npi.py
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
@@ -27,6 +27,7 @@ SETTINGS = {
     "kv-edit": {},
     "lomoe": {},
     "brushes": {},
+    "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}]},
 }
 
 

@@ -41,8 +41,8 @@ class Move:
     scale: float = 1.0
     turn: float = 0.0
     copy: bool = False
-    drag: Sequence[Sequence[Point]] = ()
-    pivot: Point | None = None
+    drag: Sequence[Sequence[Sequence[float]]] = ()
+    pivot: Sequence[float] | None = None
     grow: int = 0
 
     def __post_init__(self) -> None:
@@ -70,6 +70,11 @@ class Move:
             return x1 - x0, y1 - y0
         return None if self.drag or self.scale != 1.0 or self.turn != 0.0 else (self.dx, self.dy)
 
+    @property
+    def is_still(self) -> bool:
+        """Whether everything stays where it is."""
+        return all(tuple(a) == tuple(b) for a, b in self.drag) if self.drag else self.shift == (0.0, 0.0)
+
     def part(self, share: float) -> "Move":
         """Return so much of the way: 0 leaves the thing as it is, 1 is the whole move."""
         pairs = tuple(((x0, y0), (x0 + share * (x1 - x0), y0 + share * (y1 - y0))) for (x0, y0), (x1, y1) in self.drag)
@@ -84,9 +89,9 @@ class Move:
             thing: The region as it was found.
         """
         if self.drag:
-            return smooth_warp([(pair[0], pair[1]) for pair in self.drag])
+            return smooth_warp([((a[0], a[1]), (b[0], b[1])) for a, b in self.drag])
         x, y, width, height = thing.bounds() or (0, 0, 0, 0)
-        pivot = (x + width / 2, float(y + height)) if self.pivot is None else self.pivot
+        pivot = (x + width / 2, float(y + height)) if self.pivot is None else (self.pivot[0], self.pivot[1])
         return similarity(pivot, (self.dx, self.dy), self.scale, self.turn)
 
     def as_json(self) -> dict[str, Any]:

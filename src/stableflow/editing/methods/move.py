@@ -92,8 +92,8 @@ class Moving(Holding):
     def start(self, run: Run) -> Latents:
         t, path = run.grid.times[0], run.source.path
         hole = (1 - t) * self.carrying(run).filling(run) + t * run.noise()
-        z = torch.lerp(self.held(run, t), hole, self.free(run))
-        return torch.cat([path.at(t)[: int(shares_batch(run))], run.rows(z)])
+        z = torch.lerp(run.rows(self.held(run, t)), run.rows(hole), self.free(run))
+        return torch.cat([path.at(t)[: int(shares_batch(run))], z])
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         beside, z = super().step(run, z, t0, t1).tensor_split([int(shares_batch(run))])
@@ -102,10 +102,10 @@ class Moving(Holding):
     def held(self, run: Run, t: float) -> Latents:
         return self.carrying(run).latents(run.source.path.at(t))
 
-    def free(self, run: Run) -> Float[Tensor, "1 1 latent_height latent_width"]:
+    def free(self, run: Run) -> Float[Tensor, "edits 1 latent_height latent_width"]:
         """Return 1 at latents that are drawn anew, 0 at those that follow the source."""
-        own = self.carrying(run).free
-        return own if run.asked is None else torch.maximum(own, run.free[:1])
+        own = run.rows(self.carrying(run).free)
+        return own if run.asked is None else torch.maximum(own, run.free)
 
     def solver(self, run: Run) -> Solver:
         return self.carrying(run).solver(super().solver(run), 1 - self.free(run), shared=shares_batch(run))

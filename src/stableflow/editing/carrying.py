@@ -87,6 +87,11 @@ class Carrying:
         tokens, cells = read_cells(things, moves, grid, side), read_cells(things, moves, latent_grid, cell)
         return Carrying(named, collage, hole, free, tokens.to(model.device), cells.to(model.device))
 
+    def drawn(self, run: Run) -> Float[Tensor, "edits 1 y x"]:
+        """Return 1 at latents that are drawn anew, by a hole or by the region of an edit, and 0 elsewhere."""
+        own = run.rows(self.free)
+        return own if run.asked is None else torch.maximum(own, run.free)
+
     def latents(self, z: Float[Tensor, "rows channels y x"]) -> Float[Tensor, "rows channels y x"]:
         """Return latents with every pixel read where its content comes from."""
         return z if self.cells is None else z.flatten(2)[..., self.cells].unflatten(2, z.shape[2:])

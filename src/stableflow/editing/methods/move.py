@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from stableflow.checks import check_number
 from stableflow.editing.base import editor
@@ -33,11 +31,8 @@ OUTSIDE = Policy((Hold("all", where="outside"),))  # latents are put back in `st
 class Moving(Holding):
     """Everything but the hole that things leave is the source's, carried to its new place; the hole is drawn anew.
 
-    With c(i) the place that i is read from, outside the hole, in all layers and at all times
-
-        K_i = K_src[c(i)],  V_i = V_src[c(i)],  and  z_t = z_t^src[c] after every step;
-
-    inside, nothing is held, and z_t = (1 - t) fill + t noise at the first time, with the hole filled smoothly from its
+    With c(i) the place that i is read from, K_i = K_src[c(i)] and V_i = V_src[c(i)] outside the hole, in all layers and
+    at all times, and z_t = z_t^src[c] there after every step; inside, nothing is held, and z_t = (1 - t) fill + t noise at the first time, with the hole filled smoothly from its
     border. Keys are met before they are turned to their position (RoPE), so that K_src[c(i)] turns itself to i. Where
     things move by no whole tokens, are resized, turned or bent, the source is the inverted collage, and c(i) = i.
     At the end the things' own pixels are pasted at their new places; outside, the result is the given picture.
@@ -92,23 +87,20 @@ class Moving(Holding):
     def start(self, run: Run) -> Latents:
         t, path = run.grid.times[0], run.source.path
         hole = (1 - t) * self.carrying(run).filling(run) + t * run.noise()
-        z = torch.lerp(run.rows(self.held(run, t)), run.rows(hole), self.free(run))
+        z = torch.lerp(run.rows(self.held(run, t)), run.rows(hole), self.carrying(run).drawn(run))
         return torch.cat([path.at(t)[: int(shares_batch(run))], z])
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         beside, z = super().step(run, z, t0, t1).tensor_split([int(shares_batch(run))])
-        return torch.cat([beside, torch.lerp(self.held(run, t1).expand_as(z), z, self.free(run))])
+        return torch.cat([beside, torch.lerp(self.held(run, t1).expand_as(z), z, self.carrying(run).drawn(run))])
 
     def held(self, run: Run, t: float) -> Latents:
         return self.carrying(run).latents(run.source.path.at(t))
 
-    def free(self, run: Run) -> Float[Tensor, "edits 1 latent_height latent_width"]:
-        """Return 1 at latents that are drawn anew, 0 at those that follow the source."""
-        own = run.rows(self.carrying(run).free)
-        return own if run.asked is None else torch.maximum(own, run.free)
-
     def solver(self, run: Run) -> Solver:
-        return self.carrying(run).solver(super().solver(run), 1 - self.free(run), shared=shares_batch(run))
+        return self.carrying(run).solver(
+            super().solver(run), 1 - self.carrying(run).drawn(run), shared=shares_batch(run)
+        )
 
     def blend(self, run: Run, hold: Hold) -> Blend:
         return replace(super().blend(run, hold), reads=self.carrying(run).tokens)
@@ -124,5 +116,5 @@ class Moving(Holding):
     def carrying(self, run: Run) -> Carrying:
         """Return what is where after the moves."""
         share = 1.0 if self.strength is None else self.strength
-        moves = [make_move(move) for move in self.moves]
-        return run.once("carrying", lambda: Carrying.of(run, moves, share=share, way=self.way))
+        asked = [make_move(move) for move in self.moves]
+        return run.once("carrying", lambda: Carrying.of(run, asked, share=share, way=self.way))

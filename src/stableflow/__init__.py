@@ -11,6 +11,8 @@ from stableflow.quiet import quietly
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
     from stableflow.editing.methods.stable_flow import StableFlow
+    from stableflow.editing.moves import Move
+    from stableflow.editing.moving import move
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.editing.turns import Session
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
+    "stableflow.editing.moves": ["Move"],
+    "stableflow.editing.moving": ["move"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.turns": ["Session"],
@@ -87,6 +91,7 @@ __all__ = [
     "KVStore",
     "Layer",
     "Midpoint",
+    "Move",
     "Patch",
     "RecordKV",
     "Region",
@@ -106,6 +111,7 @@ __all__ = [
     "load",
     "load_image",
     "measure_vitality",
+    "move",
     "to_pil",
     "wrap",
 ]

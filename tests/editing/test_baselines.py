@@ -17,8 +17,8 @@ from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
 FROM_PICTURE += ["dnaedit", "flowalign", "steerflow", "uniedit"]
-ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
+ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", *FROM_PICTURE]
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
     "flowedit": {"num_steps": 6, "n_max": 5},
@@ -29,6 +29,7 @@ SETTINGS = {
     "kv-edit": {},
     "lomoe": {},
     "brushes": {},
+    "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}]},
 }
 
 

@@ -27,8 +27,9 @@ class Setting:
         region: Where its edits may act, as `Editor.edit` takes it in words; everywhere when None.
         curve: Settings of one curve are joined by a line.
         call: Other arguments of `edit`, such as a task.
-        asks: Arguments of `edit` that are taken from the case's own `call`.
         follow: The case's edits are turns, one after the other: see `take_turns`. Side by side when empty.
+        asks: Arguments of `edit` that are taken from the case's own `call`; "name=key" takes what lies there under
+            another name.
     """
 
     name: str
@@ -44,8 +45,9 @@ class Setting:
 
     def arguments(self, case: Case) -> dict[str, Any]:
         """Return what `edit` is called with for a case, beside the source and its prompts."""
+        pairs = [ask.partition("=") for ask in self.asks]
         where = {} if self.region is None else {"region": self.region}
-        return {**where, **self.call, **{name: case.call[name] for name in self.asks}}
+        return {**where, **self.call, **{name: case.call[key or name] for name, _, key in pairs}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")

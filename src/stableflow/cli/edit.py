@@ -63,7 +63,7 @@ def edit(
         plan = edit_plan(editor, order)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
         return
-    made = _source(editor, order, session, reporter)
+    made = find_source(editor, order, session, reporter)
     if from_image is not None and not _changes_source(given):
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
@@ -73,7 +73,7 @@ def edit(
     if check and not order.together and "auto" not in result.recipe:
         for warning in not_made(result.prompts, judged(editor, result)):
             warnings.warn(warning, stacklevel=1)
-    _report(result, files, reporter)
+    report_edits(result, files, reporter)
 
 
 def make_source(editor: Editor, order: Order, reporter: Reporter) -> Source:
@@ -104,6 +104,10 @@ def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any
         )
     if "region" not in own and region.removeprefix("~").startswith("mask:"):
         raise InputError(f"The recipe in {path} names a file as its region, {visible(region)!r}. Give it with --mask.")
+    for move in values["set"].get("moves") or ():
+        where = str(move.get("region") if isinstance(move, dict) else move)
+        if where.removeprefix("~").startswith("mask:"):
+            raise InputError(f"The recipe in {path} names a file as a thing to move, {visible(where)!r}; move it anew.")
     return values
 
 
@@ -116,8 +120,8 @@ def _changes_source(given: dict[str, Any]) -> bool:
     return any(given[name] is not None for name in names)
 
 
-def _source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
-    """The saved session if there is one and it was made with the settings given; else a new one, saved if asked."""
+def find_source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
+    """Return the saved session if it was made with the settings given, or else a new one, saved if asked."""
     if session is None or not (session / "source.json").exists():
         source = make_source(editor, order, reporter)
         if session is not None:
@@ -142,7 +146,8 @@ def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRe
     return callback
 
 
-def _report(result: EditResult, files: list[Path], reporter: Reporter) -> None:
+def report_edits(result: EditResult, files: list[Path], reporter: Reporter) -> None:
+    """Say what was written where, and from what."""
     lines = [f"{file}: {visible(prompt)}" for file, prompt in zip(files[1:], result.prompts)]
     reporter.result(
         {"files": [str(file) for file in files], "recipe": result.recipe},

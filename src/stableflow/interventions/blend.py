@@ -70,6 +70,7 @@ class Blend:
         where = self._amounts(layout, rows=features.shape[0])
         if where is None:
             return source if weight == 1.0 else torch.lerp(features, source, weight)
+        where = layout.computed(where)
         return torch.lerp(features, source, weight * where.to(features))
 
     @cached_property

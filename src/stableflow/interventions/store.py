@@ -1,12 +1,12 @@
 """The keys and values of a source, kept from its own passes for those of its edits."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stableflow.errors import InterventionError, TokenLayoutError, unknown_name
@@ -69,13 +69,7 @@ class KVStore:
             InterventionError: Nothing was recorded at this address.
             TokenLayoutError: It was recorded at another image size.
         """
-        if address not in self._entries:
-            raise InterventionError(
-                f"No source {address.part} was recorded for layer {address.layer} at t={address.t:.6f} "
-                f"(visit {address.occurrence + 1}, {address.branch} branch). Recorded: layers {list(self.layers)} at "
-                f"{len(self.times)} times. "
-                "Edit with the layers, steps and solver that the source was made with, or make the source again."
-            )
+        self._require(address)
         source = self._entries[address][0]
         if source.shape[1:] != like.shape[1:]:
             raise TokenLayoutError(
@@ -83,9 +77,37 @@ class KVStore:
                 f"{like.shape[1]} of width {like.shape[2]}. Keys and values can only be injected at the size they "
                 "were recorded at: run the edit at the source's height and width."
             )
-        kept = self._entries[address] if self._prefetch is None else self._prefetch.take(address)
-        values, *scale = (tensor.to(like.device) for tensor in kept)
-        return from_fp8(values, scale[0], like.dtype) if scale else values.to(like.dtype)
+        return _decoded([tensor.to(like.device) for tensor in self._kept(address)], like.dtype)
+
+    def get_some(
+        self, address: Address, tokens: Int[Tensor, " some"], *, of: int, like: Tensor
+    ) -> Float[Tensor, "1 some dim"]:
+        """Return what was put for some tokens of a grid of so many, in `like`'s type and on its device.
+
+        Raises:
+            InterventionError: Nothing was recorded at this address.
+            TokenLayoutError: It was recorded at another image size.
+        """
+        self._require(address)
+        if self._entries[address][0].shape[1] != of:
+            raise TokenLayoutError(
+                f"RecordKV saw {self._entries[address][0].shape[1]} image tokens, and this pass has {of}. Run the edit "
+                "at the source's height and width."
+            )
+        some = [tensor.index_select(1, tokens.to(tensor.device)).to(like.device) for tensor in self._kept(address)]
+        return _decoded(some, like.dtype)
+
+    def _kept(self, address: Address) -> Kept:
+        return self._entries[address] if self._prefetch is None else self._prefetch.take(address)
+
+    def _require(self, address: Address) -> None:
+        if address not in self._entries:
+            raise InterventionError(
+                f"No source {address.part} was recorded for layer {address.layer} at t={address.t:.6f} "
+                f"(visit {address.occurrence + 1}, {address.branch} branch). Recorded: layers {list(self.layers)} at "
+                f"{len(self.times)} times. "
+                "Edit with the layers, steps and solver that the source was made with, or make the source again."
+            )
 
     @contextmanager
     def prefetching(self, device: torch.device) -> Generator[None]:
@@ -139,3 +161,8 @@ class KVStore:
     def scales(self) -> Mapping[Address, Tensor]:
         """One a token, in fp8; empty else."""
         return {address: kept[1] for address, kept in self._entries.items() if len(kept) == 2}
+
+
+def _decoded(kept: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    values, *scale = kept
+    return from_fp8(values, scale[0], dtype) if scale else values.to(dtype)

@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from stableflow.errors import InterventionError
 from stableflow.models.gate import GatedHook
 from stableflow.models.hooks import (
+    PARTS,
     AttentionHook,
     BlockHook,
     Branch,
@@ -21,10 +22,13 @@ from stableflow.models.hooks import (
     Hook,
     Intervention,
     Layer,
+    OutsideHook,
     Projection,
     ProjectionHook,
+    Supplied,
     TokenLayout,
 )
+from stableflow.models.outside import instead
 from stableflow.models.turns import Turn, check_weights_are_here
 
 
@@ -39,9 +43,19 @@ class Attachment:
         self._gated: list[GatedHook] = []
         self._forwards: tuple[Forward, ...] = ()
 
-    def has(self, kind: type[Hook]) -> bool:
-        """Whether there is a hook of this kind."""
-        return any(isinstance(hook, kind) for hook in self._hooks)
+    def has(self, *kinds: type[Hook]) -> bool:
+        """Whether there is a hook of one of these kinds."""
+        return any(isinstance(hook, kinds) for hook in self._hooks)
+
+    def divided(self, layout: TokenLayout, device: torch.device) -> TokenLayout:
+        """Return the layout of a pass that leaves out what a hook of this block says."""
+        hook = next((hook for hook in self._hooks if isinstance(hook, OutsideHook)), None)
+        return layout if hook is None else replace(layout, division=hook.divide(layout, device))
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is hooked at all."""
+        return bool(self._hooks)
 
     @property
     def every_branch(self) -> bool:
@@ -73,6 +87,8 @@ class Attachment:
             stack.callback(self._on_attention(hook))
         elif isinstance(hook, CallHook):
             stack.callback(self._in_place_of(hook))
+        elif isinstance(hook, OutsideHook):
+            stack.callback(self._beside(hook))
         else:
             for attention, projection in enumerate(hook.layer.projections(hook.part)):
                 stack.callback(self._on_projection(hook, attention, projection).remove)
@@ -142,22 +158,34 @@ class Attachment:
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
 
     def _in_place_of(self, hook: CallHook) -> Callable[[], None]:
-        site, block = self._new_site(hook.layer), hook.layer.block
-        replaced, own = block.forward, "forward" in vars(block)  # accelerate may have put one there before us
+        site = self._new_site(hook.layer)
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def forward(replaced: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return hook.function(
                 self._current(site)[0], hook.layer.identity(args, kwargs), lambda: replaced(*args, **kwargs)
             )
 
-        def restore() -> None:
-            if own:
-                block.forward = replaced
-            else:
-                del block.forward
+        return instead(hook.layer.block, forward)
 
-        block.forward = forward
-        return restore
+    def _beside(self, hook: OutsideHook) -> Callable[[], None]:
+        if hook.layer.read is None:
+            raise InterventionError(
+                f"Layer {hook.layer.index} cannot read tokens that are not computed: its model family gives no "
+                "`reading` for it. Edit with compute='all'."
+            )
+        sites = [self._new_site(hook.layer) for _ in hook.layer.projections("key")]
+
+        def supply(attention: int, like: Tensor) -> Supplied:
+            forwards = [replace(forward, attention=attention) for forward in self._current(sites[attention])]
+            layout = forwards[0].layout
+            division = layout.division
+            assert division is not None
+            keys, values = (
+                _rows(forwards, [hook.function(forward, part, like) for forward in forwards]) for part in PARTS
+            )
+            return Supplied(division, layout.joint_span("image").start, keys, values)
+
+        return hook.layer.read(supply)
 
     def _on_attention(self, hook: AttentionHook) -> Callable[[], None]:
         if hook.layer.watch is None:
@@ -174,6 +202,13 @@ class Attachment:
                 hook.function(forward, q, k, added)
 
         return hook.layer.watch(fire)
+
+
+def _rows(forwards: Sequence[Forward], features: Sequence[Tensor]) -> Tensor:
+    """The features of each branch, for each of its rows where a pass holds several branches."""
+    if len(features) == 1:
+        return features[0]
+    return torch.cat([own.expand(forward.batch, -1, -1) for forward, own in zip(forwards, features)])
 
 
 def _by_block(hooks: Sequence[Hook]) -> Iterator[list[Hook]]:
@@ -217,6 +252,11 @@ class AttachmentStack:
         )
 
     @property
+    def busy(self) -> bool:
+        """Whether an open block has hooks."""
+        return any(attachment.busy for attachment in self._open)
+
+    @property
     def every_branch(self) -> bool:
         """Whether an open block asks for the unconditional branch of passes that would do without."""
         return any(attachment.every_branch for attachment in self._open)
@@ -239,6 +279,7 @@ class AttachmentStack:
             self._check()
         attachment = Attachment(hooks)
         self._refuse_measuring_an_approximation(attachment)
+        self._refuse_watching_a_part(attachment)
         with ExitStack() as stack:
             attachment.install(stack)
             self._open.append(attachment)
@@ -252,6 +293,22 @@ class AttachmentStack:
                 "A layer's effect cannot be measured while other layers reuse what they computed before: what is "
                 "missing would be taken for the layer's effect. Leave the block of ReuseResidual before measuring."
             )
+
+    def _refuse_watching_a_part(self, added: Attachment) -> None:
+        busy = [attachment for attachment in [*self._open, added] if attachment.busy]
+        if not any(attachment.has(OutsideHook) for attachment in busy):
+            return
+        if len(busy) > 1 or added.has(AttentionHook, BlockHook, CallHook):
+            raise InterventionError(
+                "A pass that computes some image tokens only shows a part of the picture to whatever else is attached. "
+                "Edit with compute='all', or leave the other block first."
+            )
+
+    def divided(self, layout: TokenLayout, device: torch.device) -> TokenLayout:
+        """Return the layout of the coming pass: without the tokens that an open block leaves out."""
+        for attachment in self._open:
+            layout = attachment.divided(layout, device)
+        return layout
 
     @contextmanager
     def forward(

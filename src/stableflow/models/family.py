@@ -13,6 +13,7 @@ from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.guidance import Guided, guide
 from stableflow.models.hooks import AttentionObserver, Branch, Kind, Layer, Part, Projection, Stream, TokenLayout
 from stableflow.models.latents import PATCH, VAE, Autoencoder, default_side, joint_positions, pack, unpack
+from stableflow.models.outside import Reading, read_outside, text_first
 from stableflow.models.prompts import Reader
 from stableflow.models.times import TIMESTEPS, shifted_by_size
 from stableflow.models.watch import attention_of, projections_of, text_and_image, watch_text_first
@@ -33,6 +34,7 @@ class Blocks:
         attentions: A block's attentions over image tokens, the joint one first.
         projections: From (attentions, index of the layer, part) to where their keys or values leave, before QK norm.
         watch: Has an observer told of a joint attention's queries and keys; None where the family cannot tell yet.
+        reading: How its attentions read image tokens that a pass leaves out; None where they cannot yet.
     """
 
     kind: Kind
@@ -41,13 +43,16 @@ class Blocks:
     attentions: Callable[[Any], Sequence[Any]] = attention_of
     projections: Callable[[Sequence[Any], int, Part], Sequence[Projection]] = projections_of
     watch: Callable[[Any, AttentionObserver], Callable[[], None]] | None = watch_text_first
+    reading: Reading | None = text_first
 
     def layers(self, transformer: nn.Module, first: int) -> Iterator[Layer]:
         """Yield the layers of this list, the first with index `first`."""
         for index, block in enumerate(getattr(transformer, self.where), first):
             attentions = self.attentions(block)
             watch = None if self.watch is None else partial(self.watch, attentions[0])
-            yield Layer(index, self.kind, block, partial(self.projections, attentions, index), self.identity, watch)
+            read = None if self.reading is None else partial(read_outside, attentions, self.reading)
+            projections = partial(self.projections, attentions, index)
+            yield Layer(index, self.kind, block, projections, self.identity, watch, read)
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,8 @@ class Family:
         vae: Between pictures and latents.
         text_tokens: Text length of a pass, from its tensors.
         sizes: Measures of a pipeline.
+        refines: Image tokens see one another before the first layer, so that all latents count even where only some
+            tokens are computed in the layers.
     """
 
     name: str
@@ -165,6 +172,7 @@ class Family:
     vae: Autoencoder = VAE
     text_tokens: Callable[[Mapping[str, Tensor]], int] = text_length
     sizes: Callable[[Any], Sizes] = packed_sizes
+    refines: bool = False
 
     def layout(self, rows: int, columns: int, text_tokens: int) -> TokenLayout:
         """Return where the tokens of a pass are: streams follow one another in `order`."""

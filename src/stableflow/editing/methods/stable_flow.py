@@ -12,7 +12,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_choice
 from stableflow.editing.base import editor
+from stableflow.editing.computing import COMPUTE, Compute
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
@@ -49,6 +51,9 @@ class StableFlow(Holding):
             these for which memory is free. `keep` is its old name.
         preset: "exact", "balanced" or "fast": how real pictures are inverted unless `invert` is told otherwise, in
             which precision keys and values are kept, and what edits leave out.
+        compute: "region" computes the region's image tokens alone and reads keys and values of the others from the
+            source; the same edit, to rounding, at a share of the cost. Refused where it would be another edit. "auto"
+            does so wherever it is the same and pays; the recipe's "computed" says what was done and why. "all" never.
 
     Example:
         >>> editor = StableFlow(load("tiny"))
@@ -64,6 +69,7 @@ class StableFlow(Holding):
     policy: str | Policy | Mapping[str, Any] | None = None
     kv_memory: KVMemory = "auto"
     preset: str | SpeedPreset | Mapping[str, Any] = "exact"
+    compute: Compute = "auto"
     keep: InitVar[KVMemory | None] = None
 
     def __post_init__(self, keep: KVMemory | None) -> None:
@@ -75,6 +81,7 @@ class StableFlow(Holding):
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
             object.__setattr__(self, "policy", make_policy(self.policy))
+        check_choice("compute", self.compute, COMPUTE)
         checked = Blend(as_schedule(self.weight, "weight").within(*as_window(self.t_window)), self.token_mask)
         object.__setattr__(self, "token_mask", checked.token_mask)
 
@@ -85,6 +92,9 @@ class StableFlow(Holding):
 
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
+
+    def computes(self) -> Compute:
+        return self.compute
 
     def recording(self) -> Recording:
         return Recording(self.chosen_layers, self.kv_memory, self.speed().kv_precision)
@@ -123,7 +133,7 @@ class StableFlow(Holding):
 
     def notes(self, run: Run) -> dict[str, Any]:
         store, plan = run.source.store, self.plan(run)
-        return {
+        return super().notes(run) | {
             "guidance_scale": run.scales(self.guidance(run)),
             "layers": list(self.held_layers(run)),
             "held": as_json(plan),

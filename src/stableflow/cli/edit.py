@@ -13,6 +13,7 @@ from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
+from stableflow.editing.computing import told
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
@@ -63,6 +64,8 @@ def edit(
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
+    if output.verbose and "computed" in result.recipe:
+        reporter.say(told(result.recipe["computed"]))
     original = order.image if result.region is not None and order.exact else None
     files = result.save(output.out, metadata=metadata, original=original)
     _report(result, files, reporter)

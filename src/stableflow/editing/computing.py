@@ -1,5 +1,6 @@
 """Which image tokens an edit computes: the region's alone, where all others are known to be the source's."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,15 +26,26 @@ class Computed:
         tokens: Image tokens, of one row.
         of: All of them.
         why: Why all of them; None where only the region's are computed.
+        kept: Bytes of the source's keys and values, and where they are; None where none are kept.
     """
 
     tokens: int
     of: int
     why: str | None
+    kept: tuple[int, str] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return it for recipes."""
-        return {"image_tokens": self.tokens, "of": self.of, "why_all": self.why}
+        kept = None if self.kept is None else {"bytes": self.kept[0], "on": self.kept[1]}
+        return {"image_tokens": self.tokens, "of": self.of, "why_all": self.why, "keys_and_values": kept}
+
+
+def told(computed: Mapping[str, Any]) -> str:
+    """Return what a recipe says of it, in one line."""
+    kept, why = computed["keys_and_values"], computed["why_all"]
+    memory = "" if kept is None else f"; keys and values: {kept['bytes'] / 1e6:.1f} MB on {kept['on']}"
+    because = "" if why is None else f": {why}"
+    return f"computed {computed['image_tokens']} of {computed['of']} image tokens a pass{because}{memory}"
 
 
 def region_tokens(run: Run) -> tuple[int, int]:

@@ -37,6 +37,10 @@ class Holding(OnPath, ABC):
             sorted({layer for hold in self.plan(run).hold for layer in resolve_layers(self.model, hold.layers)})
         )
 
+    def layers_within(self) -> tuple[int, ...]:
+        """Return the layers of which edits with a region read keys and values, as a plan may say beforehand."""
+        return tuple(range(len(self.model.layers)))
+
     def prepared(self, run: Run) -> Source:
         source, needed = super().prepared(run), self.held_layers(run)
         if source.store is None or set(needed) <= set(source.store.layers):
@@ -92,7 +96,9 @@ class Holding(OnPath, ABC):
             )
         if asked == "auto" and why is None and inside > WORTH * every:
             why = f"the region touches {inside} of {every} image tokens, too many to gain"
-        return Computed(inside if why is None else every, every, why)
+        store = run.source.store
+        kept = None if store is None else (store.num_bytes, store.place)
+        return Computed(inside if why is None else every, every, why, kept)
 
 
 def _is_one_of_whole_tokens(region: Region) -> bool:

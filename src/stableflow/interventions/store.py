@@ -12,6 +12,7 @@ from torch import Tensor
 from stableflow.errors import InterventionError, TokenLayoutError, unknown_name
 from stableflow.interventions.address import Address
 from stableflow.interventions.compress import from_fp8, to_fp8
+from stableflow.interventions.disk import Disk
 from stableflow.interventions.prefetch import Kept, Prefetch, Transfer
 
 Precision = Literal["exact", "fp8"]
@@ -25,7 +26,7 @@ class KVStore:
 
     Args:
         device: Where they are kept. "cpu" frees the accelerator's memory and costs a copy at every use, which
-            `prefetching` moves out of the way; None keeps them where they were made.
+            `prefetching` moves out of the way; "disk" frees main memory as well; None keeps them where they were made.
         precision: "exact", or "fp8" for one byte a number with one scale a token.
         last_visits: Of several passes of a branch at one time keep the last, and count it as the first: what aligned
             replay asks for, which evaluates once where the inversion iterated.
@@ -42,7 +43,8 @@ class KVStore:
             raise unknown_name("precision of keys and values", precision, ["exact", "fp8"])
         self.precision: Precision = precision
         self._last_visits = last_visits
-        self._device = None if device is None else torch.device(device)
+        self._disk = Disk() if device == "disk" else None
+        self._device = None if device is None else torch.device("cpu" if device == "disk" else device)
         self._entries: dict[Address, Kept] = {}
         self._transfer: Transfer | None = None
         self._prefetch: Prefetch | None = None
@@ -56,7 +58,9 @@ class KVStore:
 
     def put_kept(self, address: Address, kept: Kept) -> None:
         """Keep a copy of what another store kept."""
-        if self._to_main_memory:
+        if self._disk is not None:
+            self._entries[address] = tuple(self._disk.keep(tensor) for tensor in kept)
+        elif self._to_main_memory:
             transfer = self._transfer_of(kept[0].device)
             self._entries[address] = tuple(transfer.down(tensor) for tensor in kept)
         else:
@@ -123,6 +127,11 @@ class KVStore:
             yield
         finally:
             self._prefetch = None
+
+    @property
+    def place(self) -> str:
+        """Return where they are kept: "disk", "cpu" or "device"."""
+        return "disk" if self._disk is not None else "cpu" if self._to_main_memory else "device"
 
     @property
     def _to_main_memory(self) -> bool:

@@ -138,13 +138,19 @@ class _MoreToRead(TorchFunctionMode):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
     ) -> Tensor:
-        rows = len(query)
-        key = torch.cat([key, self._keys.expand(rows, -1, -1, -1)], dim=2)
-        value = torch.cat([value, self._values.expand(rows, -1, -1, -1)], dim=2)
+        key, value = _joined(key, self._keys), _joined(value, self._values)
         if attn_mask is not None:  # what holds for one image token holds for all
             image = attn_mask[..., self._first : self._first + 1].expand(*attn_mask.shape[:-1], self._keys.shape[2])
             attn_mask = torch.cat([attn_mask, image], dim=-1)
         return F.scaled_dot_product_attention(query, key, value, attn_mask, *args, **kwargs)
+
+
+def _joined(
+    own: Float[Tensor, "rows heads tokens head_dim"], more: Float[Tensor, "#rows heads left_out head_dim"]
+) -> Float[Tensor, "rows heads all_tokens head_dim"]:
+    """One after the other, token by token in memory, as most kernels' inputs are: then both are copied in one go."""
+    tokens_first = [part.transpose(1, 2) for part in (own, more.expand(len(own), -1, -1, -1))]
+    return torch.cat(tokens_first, dim=1).transpose(1, 2)
 
 
 @contextmanager

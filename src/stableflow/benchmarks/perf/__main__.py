@@ -67,7 +67,7 @@ def measure_here(*, rounds: int, cases: int) -> dict[str, Any]:
 def measure_regions(*, rounds: int) -> dict[str, Any]:
     """Measure edits of regions of several sizes in the mid-size model, and say where."""
     log.info("regions, mid-size model")
-    return {"regions": {"device": describe_device(torch.device("cpu")), **of_regions(num_steps=4, rounds=rounds)}}
+    return {"regions": {"device": describe_device(torch.device("cpu")), **of_regions(num_steps=8, rounds=rounds)}}
 
 
 def _ratios(*measured: tuple[list[Any], bool]) -> dict[str, Any]:

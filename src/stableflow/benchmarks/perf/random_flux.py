@@ -47,7 +47,6 @@ class Shape:
 SHAPES = {
     "tiny": Shape(2, 3, 2, 16, (4, 6, 6), 4, 24, 20, text_tokens=16, side=64),
     "mid": Shape(3, 6, 8, 64, (16, 24, 24), 16, 256, 128, text_tokens=64, side=256),
-    "mid-512": Shape(3, 6, 8, 64, (16, 24, 24), 16, 256, 128, text_tokens=128, side=512),
     "flux": Shape(
         19, 38, 24, 128, (16, 56, 56), 16, 4096, 768, text_tokens=512, side=1024, autoencoder=(128, 256, 512, 512)
     ),

@@ -47,8 +47,8 @@ class StableFlow(Holding):
             edit; everywhere by default. A region says the same in pixels.
         policy: What is held, instead of what follows from the settings above: a name in `POLICIES`, or a `Policy`.
         kv_memory: What becomes of the source's keys and values. "device" keeps them beside the model, "cpu" in main
-            memory, "share" keeps nothing and runs the source's row again with every edit; "auto" takes the first of
-            these for which memory is free. `keep` is its old name.
+            memory, "disk" in temporary files, "share" keeps nothing and runs the source's row again with every edit;
+            "auto" takes the first of these for which memory is free, but never the disk. `keep` is its old name.
         preset: "exact", "balanced" or "fast": how real pictures are inverted unless `invert` is told otherwise, in
             which precision keys and values are kept, and what edits leave out.
         compute: "region" computes the region's image tokens alone and reads keys and values of the others from the
@@ -92,6 +92,10 @@ class StableFlow(Holding):
 
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
+
+    def layers_within(self) -> tuple[int, ...]:
+        explicit = self.policy is None and not isinstance(self.layers, VitalSet)
+        return self.chosen_layers if explicit else super().layers_within()
 
     def computes(self) -> Compute:
         return self.compute

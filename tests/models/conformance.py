@@ -379,7 +379,7 @@ def sealed(family: TinyFamily) -> float:
 def region(family: TinyFamily) -> float | None:
     """Every guidance, two prompts of two lengths; where layers alone mix tokens, whatever latents lie outside."""
     model, size = model_of(family), square(family)
-    if any(blocks.reading is None for blocks in model.family.blocks):
+    if any(blocks.outside is None for blocks in model.family.blocks):
         return None
     box = Region.box(size[1] // 4, 0, size[1] // 2, size[0] // 3, size=size).whole(model.pixel_multiple)
     source, other = noise(model, size), noise(model, size, rows=2, seed=1)

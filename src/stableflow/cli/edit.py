@@ -66,7 +66,7 @@ def edit(
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
     if output.verbose and "computed" in result.recipe:
         reporter.say(told(result.recipe["computed"]))
-    original = order.image if result.region is not None and order.exact else None
+    original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
     _report(result, files, reporter)
 

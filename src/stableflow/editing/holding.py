@@ -28,6 +28,12 @@ class Holding(OnPath, ABC):
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
 
+    def acting(self, run: Run, region: Region | None) -> Region | None:
+        if region is None or self.plan(run).edge == "free":
+            return region
+        made, size = run.source.fingerprint, region.size
+        return (~(~region).padded((made.height, made.width)).whole(self.model.pixel_multiple)).cropped(size)
+
     def pinned(self, run: Run) -> Schedule:
         return self.plan(run).pin
 

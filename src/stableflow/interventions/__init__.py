@@ -7,17 +7,22 @@ from stableflow.interventions.leave_out import LeaveOut
 from stableflow.interventions.record import RecordKV
 from stableflow.interventions.reduce import AttentionMean
 from stableflow.interventions.reuse import ReuseResidual
+from stableflow.interventions.rewrite import Ablate, Capture, Patch, Rewrite
 from stableflow.interventions.share import ShareKV
 from stableflow.interventions.store import KVStore
 
 __all__ = [
+    "Ablate",
     "AttentionMean",
     "Bypass",
+    "Capture",
     "CaptureAttention",
     "InjectKV",
     "KVStore",
     "LeaveOut",
+    "Patch",
     "RecordKV",
     "ReuseResidual",
+    "Rewrite",
     "ShareKV",
 ]

@@ -20,7 +20,6 @@ from stableflow.models.hooks import (
     CallHook,
     Forward,
     Hook,
-    Intervention,
     Layer,
     OutsideHook,
     Projection,
@@ -29,7 +28,6 @@ from stableflow.models.hooks import (
     TokenLayout,
 )
 from stableflow.models.outside import instead
-from stableflow.models.turns import Turn, check_weights_are_here
 
 
 class Attachment:
@@ -134,7 +132,7 @@ class Attachment:
 
         def fire(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             forwards = self._current(site)
-            span = forwards[0].layout.image_span(hook.layer.kind)
+            span = slice(None) if hook.every_token else forwards[0].layout.image_span(hook.layer.kind)
             features = output[:, span, projection.columns].chunk(len(forwards))
             replacements = [
                 hook.function(replace(forward, attention=attention), own) for forward, own in zip(forwards, features)
@@ -171,7 +169,7 @@ class Attachment:
         if hook.layer.read is None:
             raise InterventionError(
                 f"Layer {hook.layer.index} cannot read tokens that are not computed: its model family gives no "
-                "`reading` for it. Edit with compute='all'."
+                "`outside` for it. Edit with compute='all'."
             )
         sites = [self._new_site(hook.layer) for _ in hook.layer.projections("key")]
 
@@ -179,7 +177,10 @@ class Attachment:
             forwards = [replace(forward, attention=attention) for forward in self._current(sites[attention])]
             layout = forwards[0].layout
             division = layout.division
-            assert division is not None
+            if division is None:
+                raise InterventionError(
+                    "LeaveOut acts on passes of model.velocity; a pipeline's own calls compute every token."
+                )
             keys, values = (
                 _rows(forwards, [hook.function(forward, part, like) for forward in forwards]) for part in PARTS
             )
@@ -228,99 +229,3 @@ def _run_uncompiled(block: nn.Module) -> Callable[[], None]:
         block._compiled_call_impl = compiled
 
     return restore
-
-
-class AttachmentStack:
-    """The attach blocks that are open on one model, outermost first.
-
-    Args:
-        find_layers: The model's layers, asked at every attach.
-        check: Raises where interventions cannot act on the model as it is now.
-    """
-
-    def __init__(self, find_layers: Callable[[], Sequence[Layer]], check: Callable[[], None]):
-        self._find_layers = find_layers
-        self._check = check
-        self._turn = Turn()
-        self._open: list[Attachment] = []
-
-    def __reduce__(self) -> Any:
-        """A copy would go on acting on the modules of the first model."""
-        raise InterventionError(
-            "A model cannot be copied or pickled: its copy would act on the first one's modules. Load it again, or "
-            "copy its pipeline and wrap that: stableflow.wrap(copy.deepcopy(model.pipeline))."
-        )
-
-    @property
-    def busy(self) -> bool:
-        """Whether an open block has hooks."""
-        return any(attachment.busy for attachment in self._open)
-
-    @property
-    def every_branch(self) -> bool:
-        """Whether an open block asks for the unconditional branch of passes that would do without."""
-        return any(attachment.every_branch for attachment in self._open)
-
-    @contextmanager
-    def attach(self, *interventions: Intervention) -> Iterator[None]:
-        """Open a block; interventions act in the order given, outer blocks before inner ones.
-
-        Other threads wait until the block is left: what is attached would act on their pictures as well.
-        """
-        with self._turn:
-            yield from self._attached(interventions)
-
-    def _attached(self, interventions: Sequence[Intervention]) -> Iterator[None]:
-        layers = self._find_layers()
-        if layers:
-            check_weights_are_here(layers[0].block)
-        hooks = [hook for intervention in interventions for hook in intervention.hooks(layers)]
-        if hooks:
-            self._check()
-        attachment = Attachment(hooks)
-        self._refuse_measuring_an_approximation(attachment)
-        self._refuse_watching_a_part(attachment)
-        with ExitStack() as stack:
-            attachment.install(stack)
-            self._open.append(attachment)
-            stack.callback(self._open.remove, attachment)
-            yield
-
-    def _refuse_measuring_an_approximation(self, added: Attachment) -> None:
-        together = [*self._open, added]
-        if all(any(attachment.has(kind) for attachment in together) for kind in (BlockHook, CallHook)):
-            raise InterventionError(
-                "A layer's effect cannot be measured while other layers reuse what they computed before: what is "
-                "missing would be taken for the layer's effect. Leave the block of ReuseResidual before measuring."
-            )
-
-    def _refuse_watching_a_part(self, added: Attachment) -> None:
-        busy = [attachment for attachment in [*self._open, added] if attachment.busy]
-        if not any(attachment.has(OutsideHook) for attachment in busy):
-            return
-        if len(busy) > 1 or added.has(AttentionHook, BlockHook, CallHook):
-            raise InterventionError(
-                "A pass that computes some image tokens only shows a part of the picture to whatever else is attached. "
-                "Edit with compute='all', or leave the other block first."
-            )
-
-    def divided(self, layout: TokenLayout, device: torch.device) -> TokenLayout:
-        """Return the layout of the coming pass: without the tokens that an open block leaves out."""
-        for attachment in self._open:
-            layout = attachment.divided(layout, device)
-        return layout
-
-    @contextmanager
-    def forward(
-        self, t: float, layout: TokenLayout, batch: int, *, branches: Sequence[Branch] = ("conditional",)
-    ) -> Iterator[None]:
-        """Surround one pass of the transformer.
-
-        Args:
-            batch: Rows of one branch.
-            branches: What the pass holds, stacked along its batch in this order.
-        """
-        with self._turn, ExitStack() as stack:
-            for attachment in self._open:
-                stack.enter_context(attachment.forward(t, layout, batch, branches))
-            yield

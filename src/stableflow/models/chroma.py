@@ -7,7 +7,7 @@ import torch
 
 from stableflow.models.family import Blocks, Family, Pass, joint_inputs, named
 from stableflow.models.guidance import classifier_free
-from stableflow.models.outside import Pick, Reading, rotary_picked, rotary_placed
+from stableflow.models.outside import Outside, Pick, rotary_picked, rotary_placed
 from stableflow.models.prompts import Reader
 from stableflow.models.watch import joint_stream
 
@@ -26,15 +26,15 @@ def picked(kwargs: Mapping[str, Any], pick: Pick) -> Mapping[str, Any]:
     return {**rotary_picked(kwargs, pick), "attention_mask": mask}
 
 
-READING = Reading(picked, rotary_placed)
+OUTSIDE = Outside(picked, rotary_placed)
 
 
 CHROMA = Family(
     "Chroma",
     pipelines=("ChromaPipeline",),
     blocks=(
-        Blocks("double", "transformer_blocks", reading=READING),
-        Blocks("single", "single_transformer_blocks", identity=joint_stream, reading=READING),
+        Blocks("double", "transformer_blocks", outside=OUTSIDE),
+        Blocks("single", "single_transformer_blocks", identity=joint_stream, outside=OUTSIDE),
     ),
     text=(512, 512),
     text_within="tokenizer",

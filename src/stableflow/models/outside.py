@@ -42,7 +42,7 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Outside:
     """How a family's attention reads image tokens that are not in its pass.
 
     Args:
@@ -66,7 +66,7 @@ def rotary_placed(attention: Any, keys: Tensor, kwargs: Mapping[str, Any]) -> An
     return apply_rotary_emb(attention.norm_k(keys), kwargs["image_rotary_emb"], sequence_dim=1)
 
 
-text_first = Reading(rotary_picked, rotary_placed)
+text_first = Outside(rotary_picked, rotary_placed)
 """The usual: as FLUX's attention, text, then image, both rotated as one sequence."""
 
 
@@ -84,7 +84,7 @@ def instead(module: nn.Module, forward: Callable[..., Any]) -> Callable[[], None
     return restore
 
 
-def read_outside(attentions: Sequence[Any], reading: Reading, supplier: Supplier) -> Callable[[], None]:
+def read_outside(attentions: Sequence[Any], reading: Outside, supplier: Supplier) -> Callable[[], None]:
     """Have the attentions of a block read what the supplier gives; returns what takes it off again."""
     stack = ExitStack()
     for number, attention in enumerate(attentions):
@@ -95,7 +95,7 @@ def read_outside(attentions: Sequence[Any], reading: Reading, supplier: Supplier
 def _read(
     attention: Any,
     number: int,
-    reading: Reading,
+    reading: Outside,
     supplier: Supplier,
     replaced: Callable[..., Any],
     *args: Any,

@@ -15,7 +15,7 @@ from stableflow.models.family import Blocks, Family, Pass
 from stableflow.models.guidance import UNGUIDED, classifier_free, guide
 from stableflow.models.hooks import AttentionObserver
 from stableflow.models.latents import PATCH, Autoencoder, pack, unpack
-from stableflow.models.outside import Pick, Reading
+from stableflow.models.outside import Outside, Pick
 from stableflow.models.prompts import Reader
 from stableflow.models.watch import watch_streams
 from stableflow.types import Images, Latents
@@ -113,7 +113,7 @@ def _statistics(vae: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 QWEN_IMAGE = Family(
     "Qwen-Image",
     pipelines=("QwenImagePipeline",),
-    blocks=(Blocks("double", "transformer_blocks", watch=watch, reading=Reading(picked, placed)),),
+    blocks=(Blocks("double", "transformer_blocks", watch=watch, outside=Outside(picked, placed)),),
     text=(512, 1024),
     guidance=classifier_free(4.0),
     combine=combine,

@@ -14,7 +14,7 @@ from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.family import Blocks, Family, Pass, Sizes
 from stableflow.models.guidance import classifier_free
 from stableflow.models.hooks import AttentionObserver
-from stableflow.models.outside import Reading
+from stableflow.models.outside import Outside
 from stableflow.models.prompts import Reader
 from stableflow.models.times import flow_times, shift_for
 from stableflow.models.watch import watch_streams
@@ -96,7 +96,8 @@ SD3 = Family(
             "transformer_blocks",
             attentions=attentions,
             watch=watch,
-            reading=Reading(lambda kwargs, pick: kwargs, placed),
+            rotary=False,
+            outside=Outside(lambda kwargs, pick: kwargs, placed),
         ),
     ),
     order=("image", "text"),

@@ -19,7 +19,7 @@ from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.family import Blocks, Family, Pass, Sizes
 from stableflow.models.guidance import UNGUIDED, classifier_free
 from stableflow.models.latents import PATCH, default_side
-from stableflow.models.outside import Pick, Reading
+from stableflow.models.outside import Outside, Pick
 from stableflow.models.prompts import Reader
 from stableflow.models.times import TIMESTEPS, flow_times, shift_for
 from stableflow.types import Latents
@@ -122,7 +122,7 @@ LAYERS = Blocks(
     identity,
     attentions=lambda block: [block.attention],
     watch=None,
-    reading=Reading(picked, placed),
+    outside=Outside(picked, placed),
 )
 
 Z_IMAGE = Family(

@@ -86,7 +86,7 @@ class Order(BaseModel):
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None
-    keep: Literal["auto", "device", "cpu", "share"] | None = None
+    keep: Literal["auto", "device", "cpu", "disk", "share"] | None = None
     preset: str | dict[str, Any] | None = None
     image_digest: str | None = None
     expected: dict[str, Any] | None = None

@@ -14,6 +14,7 @@ from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
+from stableflow.editing.computing import told
 from stableflow.editing.leaning import judged, not_made
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
@@ -68,6 +69,8 @@ def edit(
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
+    if output.verbose and "computed" in result.recipe:
+        reporter.say(told(result.recipe["computed"]))
     original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
     if check and not order.together and "auto" not in result.recipe:

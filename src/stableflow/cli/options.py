@@ -117,9 +117,9 @@ class SourceOptions:
     nudge: Annotated[
         float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the checkpoint's, or 1.15].")
     ] = None
-    keep: Annotated[str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu or share.")] = (
-        None
-    )
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu, disk or share.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,9 @@ class OutputOptions:
 
     out: Out = Path("out")
     quiet: Quiet = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and progress.")] = (
-        False
-    )
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is computed, and show the libraries' messages.")
+    ] = False
     form: OutputFormat = Format.text
 
     def reporter(self) -> Reporter:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
+    from stableflow.editing.features import Features, features
     from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
+    "stableflow.editing.features": ["Features", "features"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.methods.stable_flow": ["StableFlow"],
@@ -49,6 +51,7 @@ __all__ = [
     "Conditioning",
     "EditResult",
     "Euler",
+    "Features",
     "FireFlow",
     "FixedPoint",
     "FlowModel",
@@ -67,6 +70,7 @@ __all__ = [
     "TokenLayout",
     "Vitality",
     "attention",
+    "features",
     "load",
     "load_image",
     "measure_vitality",

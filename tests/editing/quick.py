@@ -17,6 +17,8 @@ QUICK = {
     "direct-inversion": {"layers": [0, 3]},
     "edit-friendly": {"num_steps": 4, "skip": 1},
     "dnaedit": {"num_steps": 4, "skip": 1},
+    "guide-rescale": {"num_steps": 4, "layers": [0, 3]},
+    "polish": {"num_steps": 4, "steps": 2},
     "kv-edit": {},
     "lomoe": {},
     "flowedit": {"num_steps": 4, "n_max": 3},

@@ -35,6 +35,10 @@ BESIDE = {
     ("lomoe", "seed"): WITHIN,
     ("lomoe", "bootstrap"): WITHIN,
     ("brushes", "blend_steps"): WITHIN,
+    ("guide-rescale", "scale"): {"low": 0.0, "high": 100.0},
+    ("guide-rescale", "low"): {"scale": 1e-9},
+    ("guide-rescale", "high"): {"scale": 1e6},
+    ("polish", "strength"): {"depth": 0.8},
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
 }  # without which a setting has nothing to act on

@@ -43,7 +43,7 @@ class Features:
         return own @ others.T
 
     def match(self, points: Sequence[tuple[int, int]], other: "Features") -> list[tuple[int, int]]:
-        """Return where in the other picture these points are: the pixel most alike, between tokens too.
+        """Return where in the other picture these points are: a pixel of the token most alike.
 
         Args:
             points: Pixels (x, y) of this picture.
@@ -54,10 +54,9 @@ class Features:
                 raise InputError(f"point ({x}, {y}) lies outside the {self.size[1]} x {self.size[0]} pixels.")
             here = self.values[:, int(y) // self.cell, int(x) // self.cell]
             alike = torch.einsum("c,cyx->yx", here, other.values)[None, None]
-            fine = F.interpolate(alike, (rows * other.cell, columns * other.cell), mode="bicubic")[
-                0, 0, :height, :width
-            ]
-            place = int(fine.argmax())
+            fine = F.interpolate(alike, (rows * other.cell, columns * other.cell), mode="bicubic")[0, 0]
+            near = F.interpolate((alike == alike.max()).float(), fine.shape)[0, 0] > 0  # within the likest token
+            place = int(fine.where(near, torch.tensor(-2.0))[:height, :width].argmax())
             found.append((place % width, place // width))
         return found
 

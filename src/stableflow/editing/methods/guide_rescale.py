@@ -25,20 +25,20 @@ from stableflow.vital.presets import VITAL, resolve_layers
 class GuideAndRescale(Editor):
     """v = v_edit + r g, g = grad_z E(z), r = clip(|g| / |d|, low, high) |d| / |g|, d = v_edit - v_source.
 
-    E is the mean difference of keys in some layers, under the source's prompt, between z and the source's path. The
-    clipped ratio makes g as long as the edit's own push, whatever the units of E.
+    E is the mean squared difference of keys in some layers, under the source's prompt, between z and the source's path.
+    The clipped ratio makes g as long as the edit's own push, whatever the units of E. In the first step both are equal.
 
     Args:
         strength: Takes (1 - strength) of r. 1 is the edit's velocity alone, as re-prompting has it.
         num_steps: Of the whole grid, in each direction.
         scale: Of E, before the ratio is clipped.
-        low, high: Bounds of the ratio; low = high fixes it.
+        low, high: Bounds of the ratio.
         share: Of the steps, from the noise on, in which g acts.
         layers: Whose keys are compared: "vital", "all" or layer numbers.
         guidance_scale: Of the edits; the model's usual scale when None.
 
-    Source: Titov et al., "Guide-and-Rescale: Self-Guidance Mechanism for Effective Tuning-Free Real Image Editing"
-    (ECCV 2024), arXiv:2409.01322, in flow form. There E compares attention maps and features of a U-Net.
+    Source: Titov et al., "Guide-and-Rescale" (ECCV 2024), arXiv:2409.01322, in flow form. There E compares attention
+    maps and features of a U-Net.
     """
 
     num_steps: int = 28
@@ -66,7 +66,7 @@ class GuideAndRescale(Editor):
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         v = run.of_edits(self.guidance_scale)(z, t0)
         part = 1.0 if self.strength is None else 1 - self.strength
-        if part == 0 or t0 <= run.grid.times[round(self.share * run.grid.num_steps)]:
+        if part == 0 or t0 == run.grid.times[0] or t0 <= run.grid.times[round(self.share * run.grid.num_steps)]:
             return z + (t1 - t0) * v
         own, gradient = self._led(run, z, t0)
         return z + (t1 - t0) * (v + part * rescaled(self.scale * gradient, v - own, self.low, self.high))
@@ -90,8 +90,8 @@ class GuideAndRescale(Editor):
                 z = z.detach().requires_grad_()
                 run.nfe["edit"] += 1
                 own = self.model.velocity_with_grad(z, t, rows, guidance_scale=UNGUIDED)
-                pairs = zip(kept.taken(), wanted)
-                energy = torch.stack([(keys - of_source).abs().mean((1, 2)).sum() for keys, of_source in pairs]).mean()
+                apart = [(keys - known).square().mean((1, 2)).sum() for keys, known in zip(kept.taken(), wanted)]
+                energy = torch.stack(apart).mean()
                 (gradient,) = torch.autograd.grad(energy, z)
         return own.detach(), gradient
 
@@ -104,7 +104,7 @@ def rescaled(gradient: Tensor, push: Tensor, low: float, high: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Keys:
-    """Image keys of some layers, with their gradients."""
+    """Image keys of layers, with gradients."""
 
     layers: Sequence[int]
     seen: list[Tensor]

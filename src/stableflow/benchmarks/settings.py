@@ -84,7 +84,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "dnaedit": {"skip": 0},
     "flowalign": {"strength": (0.5, 0.75, 1.0)},
     "uniedit": {"strength": (0.5, 0.7, 0.9)},
-    "guide-rescale": {"strength": (0.0, 0.5, 0.8)},
+    "guide-rescale": {"strength": (0.2, 0.5, 0.8)},
     "polish": {"strength": (0.4, 0.6, 0.8)},
     "rf-inversion": {
         "dial": ("t_window", ((0.7, 1.0), (0.85, 1.0), (0.95, 1.0))),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stableflow.benchmarks.cases import Case
 from stableflow.editing import EDITORS
 from stableflow.models.base import FlowModel
 from stableflow.models.guidance import takes_negative
@@ -24,6 +25,8 @@ class Setting:
         edit: Of the editor too, those that an ablation varies.
         region: Where its edits may act, as `Editor.edit` takes it in words; everywhere when None.
         curve: Settings of one curve are joined by a line.
+        call: Other arguments of `edit`, such as a task.
+        asks: Arguments of `edit` that are taken from the case's own `call`.
     """
 
     name: str
@@ -33,6 +36,13 @@ class Setting:
     edit: Mapping[str, Any] = field(default_factory=dict)
     region: str | None = None
     curve: str = ""
+    call: Mapping[str, Any] = field(default_factory=dict)
+    asks: tuple[str, ...] = ()
+
+    def arguments(self, case: Case) -> dict[str, Any]:
+        """Return what `edit` is called with for a case, beside the source and its prompts."""
+        where = {} if self.region is None else {"region": self.region}
+        return {**where, **self.call, **{name: case.call[name] for name in self.asks}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")

@@ -1,5 +1,6 @@
-"""Editing methods: one paper, one file in `methods`. `EDITORS` maps the public names to them."""
+"""Editing methods: one paper, one file in `methods`. `EDITORS` and `TASKS` map public names to them and their uses."""
 
+from stableflow.editing import finding
 from stableflow.editing.base import EDITORS, Editor, editor
 from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.methods.ddcm import DDCM
@@ -12,6 +13,7 @@ from stableflow.editing.methods.flowedit import FlowEdit
 from stableflow.editing.methods.guide_rescale import GuideAndRescale
 from stableflow.editing.methods.kv_edit import KVEdit
 from stableflow.editing.methods.lomoe import LoMOE
+from stableflow.editing.methods.move import Moving
 from stableflow.editing.methods.npi import NegativePromptInversion
 from stableflow.editing.methods.null_text import NullText
 from stableflow.editing.methods.pixelman import PixelMan
@@ -23,11 +25,13 @@ from stableflow.editing.methods.sdedit import SDEdit
 from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.methods.steerflow import SteerFlow
 from stableflow.editing.methods.uniedit import UniEdit
+from stableflow.editing.tasks import TASKS, Task
 
 __all__ = [
     "DDCM",
     "EDICT",
     "EDITORS",
+    "TASKS",
     "Brushes",
     "DNAEdit",
     "DirectInversion",
@@ -38,6 +42,7 @@ __all__ = [
     "GuideAndRescale",
     "KVEdit",
     "LoMOE",
+    "Moving",
     "NegativePromptInversion",
     "NullText",
     "PixelMan",
@@ -48,6 +53,8 @@ __all__ = [
     "SDEdit",
     "StableFlow",
     "SteerFlow",
+    "Task",
     "UniEdit",
     "editor",
+    "finding",
 ]

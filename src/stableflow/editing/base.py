@@ -1,8 +1,7 @@
 """What an editor is: where its edits start and how they step. The loop around that is the same for all."""
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -16,13 +15,13 @@ from stableflow.editing.making import Recording, Sampling, check_noise, draw, en
 from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.prompts import source_prompt
-from stableflow.editing.recipe import as_json
 from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run
+from stableflow.editing.settable import Settable
 from stableflow.editing.source import Source
+from stableflow.editing.tasks.base import Task, as_task
 from stableflow.editing.where import Where
 from stableflow.editing.wishes import Wishes
-from stableflow.errors import unknown_name
 from stableflow.flow.integrate import Callback, walk
 from stableflow.flow.schedule import ALWAYS, Schedule
 from stableflow.flow.solvers import Solver, make_solver
@@ -31,14 +30,16 @@ from stableflow.images import PictureLike
 from stableflow.models.base import Conditioning, FlowModel, Intervention
 from stableflow.region import Region
 from stableflow.registry import Registry
-from stableflow.types import Latents
+from stableflow.types import Images, Latents
 from stableflow.vital.presets import default_nudge_scale
 
 Method = TypeVar("Method", bound="Editor")
+SHARED = ("strength", "negative", "guidance_scale", "kv_memory", "preset")
+"""Settings that go from one editor to another where a task asks for the other, if both have them."""
 
 
 @dataclass(frozen=True)
-class Editor(ABC):
+class Editor(Settable, ABC):
     """An editing method over a model. Each method below is a frozen dataclass whose fields are its settings.
 
     Args:
@@ -166,8 +167,9 @@ class Editor(ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        task: str | Task | None = None,
         together: bool = False,
-        exact: bool = True,
+        exact: bool | None = None,
         callback: Callback | None = None,
         **settings: Any,
     ) -> EditResult:
@@ -178,9 +180,12 @@ class Editor(ABC):
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
                 (`REGIONS`). Outside, latents follow the source's path.
+            task: What is wanted ("remove", "background": `TASKS`), which chooses the editor, its settings and, where no
+                region is given, what region is looked for.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
                 and the source where none is; their prompts share every step.
-            exact: Outside the region the result has the given picture's own pixels, not the autoencoder's.
+            exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
+                model's autoencoder makes of them; so by default, unless the task says otherwise.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
             settings: Any of this editor's own, for this call.
 
@@ -189,10 +194,12 @@ class Editor(ABC):
             InputError: A setting is out of range, or the region does not fit.
             NumericsError: A step produced NaN or infinity.
         """
-        editor, exact = self.having(**settings), check_flag("exact", exact)
+        wanted = as_task(task)
+        editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
+        exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)
         with torch.no_grad():
-            run = Run(editor, source, prompts, region=region, together=together)
+            run = Run(editor, source, prompts, region=region, together=together, task=wanted)
             if editor.strength == 0:
                 return run.unchanged(exact=exact)
             run.source = editor.prepared(run)
@@ -200,26 +207,18 @@ class Editor(ABC):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)
             return run.result(editor.finish(run, latents), exact=exact)
 
-    def having(self: Method, **settings: Any) -> Method:
-        """Return the editor with some settings changed.
+    def doing(self, task: Task, settings: Mapping[str, Any]) -> "Editor":
+        """Return the editor of a task: its settings, and over them those of the call; what all share is taken along.
 
         Raises:
-            UnknownNameError: It has no such setting; lists those that it has.
+            InputError, UnknownNameError: A setting contradicts the task, or the task's editor has no such one.
         """
-        known = self.setting_names()
-        for name in settings:
-            if name not in known:
-                raise unknown_name(f"setting of {self.name}", name, known)
-        return dataclasses.replace(self, **settings) if settings else self
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values, the model apart."""
-        return {name: as_json(getattr(self, name)) for name in self.setting_names()}
-
-    @classmethod
-    def setting_names(cls) -> list[str]:
-        """Return the names of the settings, the model apart."""
-        return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
+        task.check(settings)
+        kind, chosen = EDITORS[task.editor], {**task.settings, **settings}
+        if isinstance(self, kind):
+            return self.having(**chosen)
+        shared = {name: getattr(self, name) for name in SHARED if name in self.setting_names()}
+        return kind(self.model, **{n: v for n, v in shared.items() if n in kind.setting_names()}).having(**chosen)
 
     # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
@@ -266,6 +265,10 @@ class Editor(ABC):
     def interventions(self, run: Run) -> Sequence[Intervention]:
         """Return what acts on the model's layers meanwhile."""
         return ()
+
+    def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
+        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:
         """Return what else recipes should say."""

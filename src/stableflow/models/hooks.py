@@ -93,6 +93,8 @@ class Layer:
             streams, in the block's own order.
         watch: Has an observer told of the queries and keys of every pass; returns what takes it off again. None where
             the family cannot tell.
+        rotary: Whether keys and queries are turned to their position after they leave their projection (RoPE); else
+            positions are within the features.
     """
 
     index: int
@@ -101,6 +103,7 @@ class Layer:
     projections: Callable[[Part], Sequence[Projection]]
     identity: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
     watch: Callable[[AttentionObserver], Callable[[], None]] | None = None
+    rotary: bool = True
 
 
 @dataclass(frozen=True)

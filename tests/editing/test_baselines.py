@@ -19,6 +19,7 @@ FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", 
 FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
 ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
+ELSEWHERE += ["move"]  # it is told where things go
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
     "flowedit": {"num_steps": 6, "n_max": 5},

@@ -104,6 +104,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "rf-solver-edit": {"dial": ("inject_steps", (6, 3, 1))},
 }
 """Where an editor is measured otherwise than at `STRENGTHS` everywhere in the picture."""
+LEFT_OUT = ("move",)  # it is told where things go, not what should be different
 
 
 @SETTINGS.register("editors")
@@ -114,7 +115,7 @@ def editors(model: FlowModel) -> list[Setting]:
     every = [Setting("none", "reprompt", source=source), Setting("vital", "stable-flow", {"layers": vital}, source)]
     guided = takes_negative(model.encode_prompt(["a dog"]))
     for name in EDITORS:
-        if guided or not EDITORS[name].needs_negative:
+        if name not in LEFT_OUT and (guided or not EDITORS[name].needs_negative):
             every += _front(name, source)
     return every
 

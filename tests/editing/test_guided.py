@@ -138,3 +138,17 @@ def test_strokes_that_cannot_be(stack):
         Stack(stack.editor, encoded)
     with pytest.raises(InputError, match="strength must"):
         replace(LEFT, strength=0.0)
+
+
+@on_two_families
+def test_words_come_by_a_schedule(family):
+    """0 is the source, 1 re-prompting itself, and a late window less than an early one."""
+    editor = EDITORS["reprompt"](model_of(family))
+    source = editor.generate(SOURCE, seed=1, num_steps=6, height=16, width=16)
+    moved = {words: editor.edit(source, EDITS[0], words=words).latents for words in (0.0, 1.0, "1:1,0.5:1,0.5:0", 0.5)}
+    assert gap(moved[0.0], source.latents) <= 1e-4 < gap(moved[0.5], source.latents)
+    assert torch.equal(moved[1.0], editor.edit(source, EDITS[0]).latents)
+    late = editor.edit(source, EDITS[0], words="1:0,0.2:0,0.2:1").latents
+    assert gap(late, source.latents) < gap(moved["1:1,0.5:1,0.5:0"], source.latents)
+    with pytest.raises(InputError, match="words must lie"):
+        EDITORS["reprompt"](editor.model, words=1.5)

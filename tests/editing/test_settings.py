@@ -26,7 +26,7 @@ SETTINGS = {
     "skip": 2, "sigma": "full", "p": 0.9, "fresh": 0.7, "begin": 0.4, "amount": 0.9, "blend_steps": 1, "bootstrap": 0.9,
     "by": (8, 0), "seam": 1, "solver": "fireflow", "published": True,
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
-    "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
+    "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
 }  # fmt: skip
 REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
 WITHIN = {"region": "box:0,0,8,16"}

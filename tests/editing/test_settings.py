@@ -27,6 +27,7 @@ SETTINGS = {
     "solver": "fireflow", "published": True,
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
     "by": (8, 0), "seam": 1, "moves": [{"region": "box:0,2,8,8", "dy": 4.0}], "way": "collage", "pasted": False,
+    "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
 }  # fmt: skip
 REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
 WITHIN = {"region": "box:0,0,8,16"}
@@ -35,6 +36,10 @@ BESIDE = {
     ("lomoe", "seed"): WITHIN,
     ("lomoe", "bootstrap"): WITHIN,
     ("brushes", "blend_steps"): WITHIN,
+    ("guide-rescale", "scale"): {"low": 0.0, "high": 100.0},
+    ("guide-rescale", "low"): {"scale": 1e-9},
+    ("guide-rescale", "high"): {"scale": 1e6},
+    ("polish", "strength"): {"depth": 0.8},
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
 }  # without which a setting has nothing to act on

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
+    from stableflow.editing.turns import Session
     from stableflow.errors import StableFlowError
     from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
@@ -29,6 +30,7 @@ _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
+    "stableflow.editing.turns": ["Session"],
     "stableflow.editing.methods.stable_flow": ["StableFlow"],
     "stableflow.errors": ["StableFlowError"],
     "stableflow.flow.schedule": ["Schedule"],
@@ -60,6 +62,7 @@ __all__ = [
     "RecordKV",
     "Region",
     "Schedule",
+    "Session",
     "ShareKV",
     "Source",
     "StableFlow",

@@ -96,6 +96,7 @@ async function draw(where) {
     if ((await needSource(signal)) === false) return;
     mask.fitMask();
     mask.setTool(where === "box" ? "box" : "brush");
+    if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves.");
     if (where !== "word") return stage.note(where === "box" ? "Draw a box over the part that may change." : "Paint over the part that may change.");
     const ask = { ...form.sourceAsk(), where: `word:${form.state.word}` };
     const found = await run("api/jobs/where", ask, { told: stage.showBusy, signal });

@@ -10,7 +10,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stableflow.region import Region
-from stableflow.types import Images
 
 Point = tuple[float, float]
 Origin = Callable[[Float[Tensor, "places 2"]], Float[Tensor, "places 2"]]
@@ -63,7 +62,9 @@ def _basis(places: Float[Tensor, "places 2"], knots: Float[Tensor, "knots 2"]) -
     return torch.cat([bent, torch.ones_like(places[:, :1]), places], dim=1)
 
 
-def carried(pixels: Images, origin: Origin, *, mode: str = "bicubic") -> Images:
+def carried(
+    pixels: Float[Tensor, "batch channels height width"], origin: Origin, *, mode: str = "bicubic"
+) -> Float[Tensor, "batch channels height width"]:
     """Return a picture each of whose pixels is read at its origin; beyond the border, from the border.
 
     A shift by whole pixels copies them to the last bit.

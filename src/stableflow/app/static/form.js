@@ -44,7 +44,6 @@ function moveAsk(ask) {
   const move = { dx: whole("move-x", 0), dy: whole("move-y", 0), scale: whole("move-size", 100) / 100, copy: $("move-copy").checked };
   const moving = { ...ask, to: [ask.prompt], move };
   for (const name of ["editor", "set"]) delete moving[name];
-  if ($("strength").dataset.usual !== "true") moving.strength = $("strength").value / 100;
   return moving;
 }
 
@@ -69,8 +68,17 @@ export function setTask(task) {
   $("task-hint").hidden = task === "free";
   $("task-hint").textContent = HINTS[task] ?? "";
   $("move-fields").hidden = task !== "move";
+  $("dial").hidden = task === "move";
   $("wishes").hidden = $("diff").hidden = $("more-wishes").hidden = task === "move";
   $("where-found").textContent = ["background", "remove"].includes(task) ? "Found" : "Everywhere";
+}
+
+// A new picture of somebody's own: what it shows is not known yet.
+export function forgetWords() {
+  $("prompt").value = "";
+  state.restored = {};
+  setWishes([]);
+  showWords();
 }
 
 // Says what is missing, in words; null where nothing is.
@@ -189,7 +197,6 @@ export function setUpForm() {
     showDifferences();
   });
   $("more-wishes").addEventListener("click", () => addWish().focus());
-  $("dice").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 1e6); });
   $("strength").addEventListener("input", () => setStrength($("strength").value / 100));
   $("strength-reset").addEventListener("click", () => setStrength(null));
   showDifferences();

@@ -29,6 +29,16 @@ def patch_of(model: Any) -> int:
     return int(getattr(model.get_model_object("diffusion_model"), "patch_size", 2))
 
 
+def side_of(model: Any) -> int:
+    """Return the side of an image token in pixels."""
+    return patch_of(model) * int(getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8))
+
+
+def in_pixels(model: Any, tokens: Tensor) -> Tensor:
+    """Return a map of tokens as a MASK of the picture's size."""
+    return tokens.repeat_interleave(side_of(model), -2).repeat_interleave(side_of(model), -1)
+
+
 def sigmas_of(model: Any, scheduler: str, steps: int) -> Tensor:
     """Return the times of a schedule, from noise to picture."""
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps).cpu()

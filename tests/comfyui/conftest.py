@@ -56,4 +56,4 @@ def as_model(pack):
         return standin_host.as_model
     from sf_pack.tiny_flux import as_model
 
-    return as_model
+    return lambda transformer: as_model(transformer, pixels_a_latent=2)

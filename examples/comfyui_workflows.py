@@ -35,9 +35,11 @@ def said(name: str, text: str, clip: tuple[str, int] = ("model", 1)) -> Graph:
     return {name: ("CLIPTextEncode", {"clip": clip, "text": text})}
 
 
-def sampled(steps: int, source: tuple[str, int], hold: tuple[str, int], mask: tuple[str, int] | None = None, **at: Any) -> Graph:
+def sampled(
+    steps: int, source: tuple[str, int], hold: tuple[str, int], mask: tuple[str, int] | None = None, **at: Any
+) -> Graph:
     """Inject, KSampler, VAE Decode, Save Image."""
-    model, vae = at.get("model", ("model", 0)), at.get("vae", ("model", 2))
+    model, vae, large = at.get("model", ("model", 0)), at.get("vae", ("model", 2)), "vae" in at
     inject = {"model": model, "source": source, "hold": hold, "start_at_source": True, "times": "same"}
     sampler = {"seed": 0, "steps": steps, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
     prompt = at.get("prompt", ("edit", 0))
@@ -46,8 +48,14 @@ def sampled(steps: int, source: tuple[str, int], hold: tuple[str, int], mask: tu
         "inject": ("StableFlowInject", inject | ({} if mask is None else {"mask": mask})),
         "sampler": ("KSampler", sampler),
         "decoded": ("VAEDecode", {"samples": ("sampler", 0), "vae": vae}),
-        "saved": ("SaveImage", {"images": ("decoded", 0), "filename_prefix": "stableflow"}),
+        **({} if large else {"shown": scaled("decoded", 256, "nearest-exact")}),
+        "saved": ("SaveImage", {"images": ("decoded" if large else "shown", 0), "filename_prefix": "stableflow"}),
     }
+
+
+def scaled(name: str, size: int, method: str) -> tuple[str, dict[str, Any]]:
+    given = {"upscale_method": method, "width": size, "height": size, "crop": "center"}
+    return "ImageScale", {"image": (name, 0), **given}
 
 
 def drawn(seed: int, steps: int = 20) -> Graph:
@@ -61,11 +69,13 @@ def drawn(seed: int, steps: int = 20) -> Graph:
     }
 
 
-def inverted(steps: int, positive: tuple[str, int], model: tuple[str, int], vae: tuple[str, int], nudge: float, size: int) -> Graph:
+def inverted(
+    steps: int, positive: tuple[str, int], model: tuple[str, int], vae: tuple[str, int], nudge: float, size: int
+) -> Graph:
     given = {"steps": steps, "scheduler": "simple", "guidance": 1.0, "nudge": nudge, "iterations": 1}
     return {
         "picture": ("LoadImage", {"image": "picture.png"}),
-        "scaled": ("ImageScale", {"image": ("picture", 0), "upscale_method": "area", "crop": "center", "width": size, "height": size}),
+        "scaled": scaled("picture", size, "area"),
         "latent": ("VAEEncode", {"pixels": ("scaled", 0), "vae": vae}),
         "source": ("StableFlowInvert", {"model": model, "positive": positive, "latent": ("latent", 0), **given}),
     }
@@ -78,7 +88,9 @@ def word(text: str, name: str, grow: int) -> Graph:
 
 
 def layers(preset: str, model: tuple[str, int] = ("model", 0)) -> Graph:
-    return {"layers": ("StableFlowVitalLayers", {"model": model, "preset": preset, "layers": "0, 1, 17", "weight": 1.0})}
+    return {
+        "layers": ("StableFlowVitalLayers", {"model": model, "preset": preset, "layers": "0, 1, 17", "weight": 1.0})
+    }
 
 
 WORKFLOWS: dict[str, Graph] = {
@@ -112,7 +124,10 @@ WORKFLOWS: dict[str, Graph] = {
         **drawn(5),
         **said("edit", "a red dog standing in the snow at night"),
         **word(DRAWN, "dog", grow=0),
-        "background": ("StableFlowBackground", {"model": ("model", 0), "source": ("source", 0), "figure": ("region", 0)}),
+        "background": (
+            "StableFlowBackground",
+            {"model": ("model", 0), "source": ("source", 0), "figure": ("region", 0)},
+        ),
         **sampled(20, ("source", 0), ("background", 0), ("background", 1), latent=("source", 1)),
     },
     "flux_dev_edit": {
@@ -123,7 +138,8 @@ WORKFLOWS: dict[str, Graph] = {
         **layers("black-forest-labs/FLUX.1-dev", ("unet", 0)),
         "guided": ("FluxGuidance", {"conditioning": ("edit", 0), "guidance": 3.0}),
         **sampled(
-            50, ("source", 0), ("layers", 0), latent=("latent", 0), prompt=("guided", 0), model=("unet", 0), vae=("vae", 0)
+            50, ("source", 0), ("layers", 0), latent=("latent", 0), prompt=("guided", 0), model=("unet", 0),
+            vae=("vae", 0),
         ),
     },
 }  # fmt: skip
@@ -152,7 +168,8 @@ def as_workflow(graph: Graph, known: dict[str, Any]) -> dict[str, Any]:
         column = columns[name]
         nodes[name] = {
             "id": numbers[name], "type": kind, "pos": [380 * column, heights.get(column, 0)], "size": [330, height],
-            "flags": {}, "order": column, "mode": 0, "properties": {"Node name for S&R": kind}, "widgets_values": values,
+            "flags": {}, "order": column, "mode": 0, "properties": {"Node name for S&R": kind},
+            "widgets_values": values,
             "inputs": [{"name": key, "type": ports[key][0], "link": None} for key in wired],
             "outputs": [
                 {"name": label, "type": io_type, "links": []}
@@ -212,7 +229,7 @@ def main(server: str, folder: str) -> None:
         (Path(folder) / f"{name}.json").write_text(text + "\n", encoding="utf-8")
         if "model" in graph:
             started = time.perf_counter()
-            run(server, graph).resize((256, 256), Image.Resampling.NEAREST).save(Path(folder) / f"{name}.png")
+            run(server, graph).save(Path(folder) / f"{name}.png")
             print(f"{name}: {time.perf_counter() - started:.1f} s")
 
 

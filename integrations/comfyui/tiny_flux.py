@@ -9,8 +9,9 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 from einops import rearrange
-from stableflow.models.flux_names import flux_places
 from torch import Tensor
+
+from stableflow.models.flux_names import flux_places
 
 
 @cache

@@ -15,8 +15,8 @@ import jaxtyping
 import pytest
 import standin_api
 import standin_host
+from pack_folder import PACK
 
-PACK = Path(__file__).parents[2] / "integrations" / "comfyui"
 COMFYUI = os.environ.get("COMFYUI")
 
 

@@ -64,7 +64,8 @@ class Flow:
     def __init__(self, transformer: Any):
         self.diffusion_model = StandinFlux(transformer)
         channels = transformer.config.in_channels // 4
-        self.latent_format = SimpleNamespace(process_in=lambda z: z, latent_channels=channels, spacial_downscale_ratio=2)
+        scale = {"latent_channels": channels, "spacial_downscale_ratio": 2}
+        self.latent_format = SimpleNamespace(process_in=lambda z: z, **scale)
         self.model_sampling = SimpleNamespace(shift=1.15)
 
     def apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **others):

@@ -83,8 +83,8 @@ def test_an_inpainting_mask_goes_with_it(setting, theirs):
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4, :] = 1.0
     edit = comfy.sample.sample_custom(
-        patched, torch.zeros(setting.size), 1.0, comfy.samplers.sampler_object("euler"), setting.sigmas, setting.prompt(TARGET),
-        setting.prompt(TARGET), source.picture, noise_mask=mask, disable_pbar=True, seed=0,
+        patched, torch.zeros(setting.size), 1.0, comfy.samplers.sampler_object("euler"), setting.sigmas,
+        setting.prompt(TARGET), setting.prompt(TARGET), source.picture, noise_mask=mask, disable_pbar=True, seed=0,
     )  # fmt: skip
     torch.testing.assert_close(edit[..., 4:, :], source.picture[..., 4:, :], atol=1e-5, rtol=0)
     assert float((edit - source.picture)[..., :4, :].abs().max()) > 0.1

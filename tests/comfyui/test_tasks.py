@@ -111,7 +111,8 @@ def test_the_measurement_ranks_layers(setting, pack):
     vae = types.SimpleNamespace(decode=lambda z: z[:, :3].permute(0, 2, 3, 1).sigmoid())
     latent = {"samples": torch.zeros(setting.size)}
     hold, chart, text = setting.node(
-        "MeasureVital", vae=vae, positive=setting.prompt(PROMPT), latent=latent, first_seed=0, seeds=2, steps=2, choice="top:2"
+        "MeasureVital", vae=vae, positive=setting.prompt(PROMPT), latent=latent, first_seed=0, seeds=2, steps=2,
+        choice="top:2",
     )  # fmt: skip
     report = json.loads(text)
     ranked = sorted(range(5), key=lambda layer: -report["vitality"][layer])

@@ -2,6 +2,7 @@
 
 import torch
 from comfy_api.latest import io
+
 from stableflow.errors import InputError
 
 from .. import host

@@ -4,6 +4,7 @@ import re
 
 import torch
 from comfy_api.latest import io
+
 from stableflow.errors import UnknownNameError
 
 from .. import host

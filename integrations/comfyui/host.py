@@ -6,7 +6,7 @@ from typing import Any
 import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
-import comfy.utils
+import latent_preview
 import torch
 from torch import Tensor
 
@@ -108,10 +108,10 @@ def run(
     The sampler gets times of its own: uni_pc writes into those that it is given.
     """
     chosen = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else comfy.samplers.KSAMPLER(sampler)
-    bar = comfy.utils.ProgressBar(max(1, len(sigmas) - 1))
+    told = latent_preview.prepare_callback(model, max(1, len(sigmas) - 1))
     return comfy.sample.sample_custom(
         model, noise, cfg, chosen, sigmas.clone(), positive, negative, latent, seed=seed,
-        callback=lambda step, denoised, x, total: bar.update_absolute(step + 1, total), disable_pbar=True,
+        callback=told, disable_pbar=True,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import standin_api
 import standin_host
 from pack_folder import PACK
 
+HOST = ("comfy", "comfy_api", "latent_preview", "sf_pack")
 COMFYUI = os.environ.get("COMFYUI")
 
 
@@ -38,7 +39,7 @@ def pack():
     nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
     yield SimpleNamespace(nodes=nodes, host=sys.modules["sf_pack.host"], name="ComfyUI" if COMFYUI else "stand-in")
     if not COMFYUI:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("comfy", "comfy_api", "sf_pack")]:
+        for name in [name for name in sys.modules if name.split(".")[0] in HOST]:
             del sys.modules[name]
 
 

@@ -159,13 +159,14 @@ def modules() -> dict[str, ModuleType]:
             "sampler_object": SAMPLERS.__getitem__,
             "calculate_sigmas": lambda sampling, name, steps: torch.linspace(1, 0, steps + 1),
         },
-        "utils": {"ProgressBar": lambda total: SimpleNamespace(update_absolute=lambda done, total: None)},
     }
     made = {"comfy": ModuleType("comfy")}
     for name, content in parts.items():
         made[f"comfy.{name}"] = module = ModuleType(f"comfy.{name}")
         module.__dict__.update(content)
         setattr(made["comfy"], name, module)
+    made["latent_preview"] = ModuleType("latent_preview")
+    made["latent_preview"].__dict__.update(prepare_callback=lambda model, steps: lambda step, denoised, x, total: None)
     return made
 
 

@@ -19,7 +19,7 @@ demo: $(READY)  ## edit a generated picture and a real file; pictures under out/
 	TRANSFORMERS_VERBOSITY=error $(BIN)/python examples/demo.py out/demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(DEV)
 	$(BIN)/ruff check .

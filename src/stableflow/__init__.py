@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
+    from stableflow.editing.turns import Session
     from stableflow.errors import StableFlowError
     from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
@@ -41,6 +42,7 @@ _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
+    "stableflow.editing.turns": ["Session"],
     "stableflow.editing.methods.stable_flow": ["StableFlow"],
     "stableflow.errors": ["StableFlowError"],
     "stableflow.flow.schedule": ["Schedule"],
@@ -90,6 +92,7 @@ __all__ = [
     "Region",
     "Rewrite",
     "Schedule",
+    "Session",
     "ShareKV",
     "Source",
     "StableFlow",

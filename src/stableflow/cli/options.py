@@ -129,6 +129,9 @@ class EditOptions:
     title: ClassVar[str] = "Edit"
 
     to: Annotated[list[str] | None, typer.Option("--to", "-t", help="An edited prompt; repeat it for more.")] = None
+    task: Annotated[
+        str | None, typer.Option("--task", help="What is wanted: `stableflow tasks` lists them, such as remove.")
+    ] = None
     editor: Annotated[
         str | None, typer.Option("--editor", "-e", help="A method: `stableflow editors` lists them [stable-flow].")
     ] = None

@@ -118,7 +118,7 @@ class Attachment:
 
         def fire(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             forwards = self._current(site)
-            span = forwards[0].layout.image_span(hook.layer.kind)
+            span = slice(None) if hook.every_token else forwards[0].layout.image_span(hook.layer.kind)
             features = output[:, span, projection.columns].chunk(len(forwards))
             replacements = [
                 hook.function(replace(forward, attention=attention), own) for forward, own in zip(forwards, features)

@@ -34,6 +34,7 @@ class Blocks:
         attentions: A block's attentions over image tokens, the joint one first.
         projections: From (attentions, index of the layer, part) to where their keys or values leave, before QK norm.
         watch: Has an observer told of a joint attention's queries and keys; None where the family cannot tell yet.
+        rotary: Whether attention turns keys and queries to their position; else positions are added to the tokens.
     """
 
     kind: Kind
@@ -42,13 +43,15 @@ class Blocks:
     attentions: Callable[[Any], Sequence[Any]] = attention_of
     projections: Callable[[Sequence[Any], int, Part], Sequence[Projection]] = projections_of
     watch: Callable[[Any, AttentionObserver], Callable[[], None]] | None = watch_text_first
+    rotary: bool = True
 
     def layers(self, transformer: nn.Module, first: int) -> Iterator[Layer]:
         """Yield the layers of this list, the first with index `first`."""
         for index, block in enumerate(getattr(transformer, self.where), first):
             attentions = self.attentions(block)
             watch = None if self.watch is None else partial(self.watch, attentions[0])
-            yield Layer(index, self.kind, block, partial(self.projections, attentions, index), self.identity, watch)
+            projections = partial(self.projections, attentions, index)
+            yield Layer(index, self.kind, block, projections, self.identity, watch, self.rotary)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from stableflow.models.family import Family, Pass, Sizes
 from stableflow.models.following import Call, following
 from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
-from stableflow.models.prompts import split_words, warn_about_lost_text
+from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
 from stableflow.models.times import TIMESTEPS
 from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.types import Images, Latents
@@ -106,10 +106,19 @@ class DiffusersModel:
         branches = 2 if self.family.guidance(self.pipeline).classifier_free else 1
         return 2 * branches * self._image_tokens(height, width) * self._sizes.kv * self.dtype.itemsize
 
-    @torch.no_grad()
-    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+    def vocabulary(self) -> tuple[str, ...]:
+        """Return the only words that its text encoders know; none where they are too many to list."""
+        readers = self.family.readers(self.pipeline, self.max_sequence_length)
+        return tuple(dict.fromkeys(word for reader in readers for word in vocabulary(reader.tokenizer)))
+
+    def warn_about(self, prompts: Sequence[str]) -> None:
+        """Warn (`PromptWarning`) of what has no effect in these prompts: unknown words, and text beyond the limit."""
         for reader in self.family.readers(self.pipeline, self.max_sequence_length):
             warn_about_lost_text(reader.tokenizer, prompts, reader.room)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+        self.warn_about(prompts)
         tensors = self.family.encode(self.pipeline, list(prompts), self.max_sequence_length, self.device)
         return Conditioning(tuple(prompts), tensors)
 

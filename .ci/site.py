@@ -155,7 +155,7 @@ def _signature(name: str, thing: Any) -> list[str]:
         return []
     shown = re.sub(r"<(?:function|object|class)[^>]*>|[\w.]+\(.*?0x[0-9a-f]+\)", "...", shown)
     shown = re.sub(r"\b(?:stableflow|collections|torch|pathlib|jaxtyping|PIL|typing|abc)\.(?:\w+\.)*", "", shown)
-    if len(name + shown) > 100:
+    if len(name + shown) > 76:
         shown = re.sub(r", (?=\*?\w+(?:: |, |=))", ",\n    ", shown)
     return ["```python", f"{name}{shown}", "```"]
 
@@ -180,7 +180,7 @@ def _docstring(text: str) -> list[str]:
         if section == "Example:":
             if line.strip():
                 lines.append(line[4:])
-        elif section and (item := re.match(r"    ([\w, *]+): (.*)", line)):
+        elif section in ("Args:", "Raises:") and (item := re.match(r"    ([\w, *]+): (.*)", line)):
             lines.append(f"- `{item.group(1)}`: {_plain(item.group(2))}")
         elif section and line.startswith("    ") and line.strip():
             lines.append(("  " if lines and lines[-1].startswith(("- ", "  ")) else "") + _plain(line.strip()))

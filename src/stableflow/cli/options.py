@@ -153,7 +153,8 @@ class EditOptions:
         bool | None, typer.Option("--together/--apart", help="One picture of all edits, each in its region [apart].")
     ] = None
     strength: Annotated[
-        float | None, typer.Option("--strength", help="0 is the source, 1 the freest edit [the method's own].")
+        str | None,
+        typer.Option("--strength", help="0 is the source, 1 the freest edit, auto the least that makes it [own]."),
     ] = None
     negative: Annotated[
         str | None, typer.Option("--negative", help="What guidance leads away from, where the model has it.")

@@ -43,6 +43,9 @@ class LoadOptions:
     max_sequence_length: Annotated[
         int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")
     ] = None
+    layer_sets: Annotated[
+        str | None, typer.Option("--layer-sets", help="Hub repository to ask for this checkpoint's vital layers.")
+    ] = None
     offline: Offline = False
 
     def load(self, name: str, reporter: Reporter | None = None) -> FlowModel:
@@ -61,6 +64,7 @@ class LoadOptions:
             offline=self.offline,
             max_sequence_length=self.max_sequence_length,
             quantise=self.quantise,
+            layer_sets=self.layer_sets,
         )
 
 

@@ -1,16 +1,16 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import transformers
 from huggingface_hub import hf_hub_download
 
 from stableflow.checks import check_choice, check_count, check_path
-from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
+from stableflow.errors import InputError, LoadError, UnknownNameError, unknown_name
 from stableflow.models.base import FlowModel
 from stableflow.models.bundled import BUNDLED, bundled_model, bundled_path, present
 from stableflow.models.checkpoint import load_transformer
@@ -19,9 +19,11 @@ from stableflow.models.components import check_index, load_pipeline
 from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
 from stableflow.models.hub import without_hub
+from stableflow.models.known import KNOWN
 from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
-from stableflow.models.quantised import load_gguf, quantise_weights
+from stableflow.models.memory_plan import choose_plan, weighed
+from stableflow.models.quantised import load_gguf, quantise_weights, quantiser
 from stableflow.reading import read_json
 
 __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
@@ -31,7 +33,6 @@ TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
-QUANTISED = ("int8", "fp8")
 
 
 def load(
@@ -46,14 +47,16 @@ def load(
     offline: bool = False,
     max_sequence_length: int | None = None,
     quantise: str | None = None,
+    quantise_text: str | None = None,
+    memory: str | None = None,
     attention_backend: str | None = None,
     compile: bool = False,
 ) -> FlowModel:
     """Load a model.
 
     Args:
-        name: The bundled "tiny" or "small", a folder in diffusers' layout of any family that is supported, a single
-            FLUX.1 transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
+        name: The bundled "tiny" or "small", a name in `KNOWN` such as "flux-dev", a folder in diffusers' layout of any
+            family that is supported, a single FLUX.1 transformer file (.safetensors or .gguf), or a hub id.
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
@@ -62,7 +65,11 @@ def load(
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
-        quantise: Keep the transformer's weights in "int8" or "fp8", by torchao (extra `quantise`); GGUF files are.
+        quantise: Keep the transformer's weights in "int8" or "fp8" by torchao (extra `quantise`), or in "nf4" by
+            bitsandbytes (extra `nf4`); GGUF files are.
+        quantise_text: Likewise the text encoders'.
+        memory: Choose offload, quantise and quantise_text to fit a card: "24g", "16g" and so on (`BUDGETS`), or "auto"
+            for what is free on this one.
         attention_backend: A kernel by diffusers' name, such as "native" or "sage"; it becomes the process's default.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
             compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
@@ -74,21 +81,27 @@ def load(
     """
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
+    tiled = False
+    if memory is not None:
+        offload, quantise, quantise_text, tiled = planned(name, memory, device, offload, quantise, quantise_text)
     _check_offload(offload, device)
     if max_sequence_length is not None:
         check_count("max_sequence_length", max_sequence_length, 1, LONGEST_TEXT)
     location = _locate(name)
-    quantiser = None if quantise is None else _quantiser(quantise)
+    wanted = {"diffusers": (quantise, diffusers), "transformers": (quantise_text, transformers)}
+    quantisers = {name: quantiser(kind, library, dtype) for name, (kind, library) in wanted.items() if kind is not None}
     single = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
     offline = without_hub(offline, location, lora, components if single else None)
     update = None if lora is None else read_lora(lora, offline=offline)
     if isinstance(location, Path) and single:
-        pipeline = _from_transformer_file(location, str(components), dtype, offline, quantiser)
+        pipeline = _from_transformer_file(location, str(components), dtype, offline, quantisers)
     else:
-        pipeline = _from_folder(location, revision, dtype, offline, quantiser)
+        pipeline = _from_folder(location, revision, dtype, offline, quantisers)
     if update is not None:
         apply_lora(pipeline, update)
     _place(pipeline, device, offload, attention_backend)
+    if tiled:
+        pipeline.vae.enable_tiling()
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
     model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
     if compile:
@@ -96,10 +109,29 @@ def load(
     return model
 
 
+def planned(
+    name: str | Path, memory: str, device: str, offload: str, quantise: str | None, quantise_text: str | None
+) -> tuple[str, str | None, str | None, bool]:
+    """Return offload, quantise, quantise_text and whether to tile the autoencoder, to fit a card.
+
+    Raises:
+        InputError: One of them was chosen as well, the run is on the CPU, or nothing fits.
+    """
+    if offload != "none" or quantise is not None or quantise_text is not None:
+        raise InputError("memory chooses offload, quantise and quantise_text by itself; give it alone, or give those.")
+    if torch.device(device).type == "cpu":
+        raise InputError(f"memory={memory!r} plans for an accelerator; this run is on the CPU. Leave it out.")
+    plan = choose_plan(weighed(name), memory, torch.device(device))
+    numbers = {"bf16": None}
+    return plan.offload, numbers.get(plan.transformer, plan.transformer), numbers.get(plan.text, plan.text), plan.tiled
+
+
 def _locate(name: str | Path) -> Path | str:
     """Return a path that exists, or a hub id."""
     if str(name) in BUNDLED:
         return bundled_model(str(name))
+    if str(name) in KNOWN:
+        return KNOWN[str(name)].repository
     path = check_path("model", name)
     if path.exists():
         return _checked_path(path)
@@ -107,7 +139,7 @@ def _locate(name: str | Path) -> Path | str:
     if isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or text.startswith((".", "/", "~")):
         raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
     if text.count("/") != 1:
-        raise unknown_name("model", text, [*present(), "<folder>", "<organisation>/<repository> on the hub"])
+        raise unknown_name("model", text, [*present(), *KNOWN, "<folder>", "<organisation>/<repository> on the hub"])
     return text
 
 
@@ -122,17 +154,9 @@ def _checked_path(path: Path) -> Path:
     return path
 
 
-def _quantiser(kind: str) -> Any:
-    """Return diffusers' settings for weights of this kind."""
-    check_choice("kind of quantised weights", kind, QUANTISED)
-    if find_spec("torchao") is None:
-        raise MissingExtraError("Quantised weights need torchao: pip install 'stableflow[quantise]'.")
-    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
-
-    return diffusers.TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
-
-
-def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
+def _from_folder(
+    location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantisers: Mapping[str, Any]
+) -> Any:
     with load_errors(str(location)):
         index = _model_index(location, revision, offline)
     if index["_class_name"] not in FAMILIES:
@@ -140,7 +164,7 @@ def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype,
             f"{location} is a {index['_class_name']:.60}, which no family of this version reads. Supported pipelines: "
             f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
-    return load_pipeline(str(location), index, dtype=dtype, offline=offline, revision=revision, quantiser=quantiser)
+    return load_pipeline(str(location), index, dtype=dtype, offline=offline, revision=revision, quantisers=quantisers)
 
 
 def _model_index(location: Path | str, revision: str | None, offline: bool) -> Mapping[str, Any]:
@@ -155,8 +179,10 @@ def _model_index(location: Path | str, revision: str | None, offline: bool) -> M
     return check_index(content, str(location))
 
 
-def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
-    if path.suffix == ".gguf" and quantiser is not None:
+def _from_transformer_file(
+    path: Path, components: str, dtype: torch.dtype, offline: bool, quantisers: Mapping[str, Any]
+) -> Any:
+    if path.suffix == ".gguf" and "diffusers" in quantisers:
         raise InputError(f"{path.name} is quantised already; leave quantise out.")
     components = _components_location(components)
     index = _components_index(components, offline)
@@ -168,10 +194,12 @@ def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offl
     else:
         with load_errors(str(path)):
             transformer = load_transformer(path, TRANSFORMER, config, dtype, components=components)
-    if quantiser is not None:
-        quantise_weights(transformer, quantiser)
-    given = {"transformer": transformer}
-    return load_pipeline(components, index, dtype=dtype, offline=offline, revision=None, given=given, what=COMPONENTS)
+    if "diffusers" in quantisers:
+        quantise_weights(transformer, quantisers["diffusers"])
+    return load_pipeline(
+        components, index, dtype=dtype, offline=offline, revision=None, quantisers=quantisers,
+        given={"transformer": transformer}, what=COMPONENTS,
+    )  # fmt: skip
 
 
 def _components_location(components: str) -> str:

@@ -11,8 +11,10 @@ from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.path import LARGEST_NUDGE
 from stableflow.editing.presets import SpeedPreset, make_preset
+from stableflow.editing.recipe import settings_in
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
+from stableflow.editing.tasks import as_task
 from stableflow.editing.where import check_where
 from stableflow.editing.wishes import Edit
 from stableflow.errors import FingerprintError, InputError, unknown_name
@@ -37,10 +39,11 @@ class Order(BaseModel):
     """One edit run. Names are those of the command line's options and of a YAML file's keys.
 
     Args:
-        model, dtype, max_sequence_length, lora, quantise, components: What draws, and how it is loaded.
+        model, dtype, max_sequence_length, lora, quantise, quantise_text, components: What draws, and how it is loaded.
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
+        task: What is wanted, which chooses the method, its settings and the region to look for.
         guidance_each: Guidance of single edits, one each, where it is not the editor's.
         region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
             outside.
@@ -56,6 +59,7 @@ class Order(BaseModel):
     max_sequence_length: int | None = Field(None, ge=1)
     lora: str | None = None
     quantise: str | None = None
+    quantise_text: str | None = None
     components: str | None = None
     prompt: str | None = None
     image: Path | None = None
@@ -70,9 +74,10 @@ class Order(BaseModel):
     to: list[str] = Field(default_factory=list)
     editor: str = "stable-flow"
     set: dict[str, Any] = Field(default_factory=dict)
+    task: str | None = None
     region: str | None = None
     together: bool = False
-    exact: bool = True
+    exact: bool | None = None
     guidance_each: list[Scale | None] | None = None
     strength: float | None = Field(None, ge=0, le=1)
     negative: str | None = None
@@ -102,9 +107,25 @@ class Order(BaseModel):
         settings = dict(self.set)
         settings |= {name: getattr(self, short) for short, name in SHORT.items() if getattr(self, short) is not None}
         if self.edit_guidance is not None:
-            known = EDITORS[self.editor].setting_names()
+            known = EDITORS[self.method].setting_names()
             settings["guidance_scale" if "guidance_scale" in known else "target_guidance_scale"] = self.edit_guidance
         return settings
+
+    @property
+    def method(self) -> str:
+        """The editor's name: the task's, if there is one.
+
+        Raises:
+            InputError: Another editor is asked for beside the task.
+        """
+        wanted = as_task(self.task)
+        if wanted is None:
+            return self.editor
+        if "editor" in self.model_fields_set and self.editor != wanted.editor:
+            raise InputError(
+                f"The task {self.task!r} is done by {wanted.editor!r}, and {self.editor!r} is asked for: leave one out."
+            )
+        return wanted.editor
 
     def speed(self) -> SpeedPreset:
         """Return how pictures are inverted."""
@@ -116,10 +137,12 @@ class Order(BaseModel):
         Raises:
             InputError, UnknownNameError, ImageError: Names the setting or the file.
         """
-        known = EDITORS[self.editor].setting_names()
+        known = EDITORS[self.method].setting_names()
         for name in self.settings():
             if name not in known:
-                raise unknown_name(f"setting of {self.editor}", name, known)
+                raise unknown_name(f"setting of {self.method}", name, known)
+        if (wanted := as_task(self.task)) is not None:
+            wanted.check(self.settings())
         if self.solver is not None:
             make_solver(self.solver)
         if self.region is not None:
@@ -129,7 +152,8 @@ class Order(BaseModel):
 
     def make_editor(self, model: FlowModel) -> Editor:
         """Return the editor with its settings, all checked."""
-        return EDITORS[self.editor](model, **self.settings())
+        wanted = as_task(self.task)
+        return EDITORS[self.method](model, **{**({} if wanted is None else wanted.settings), **self.settings()})
 
     def make_source(self, editor: Editor, callback: Callback | None = None) -> Source:
         """Draw the source, or take the picture; of a repeated run it must be the same one.
@@ -202,8 +226,9 @@ class Order(BaseModel):
         each = self.guidance_each or [None] * len(self.to)
         wishes = [Edit(prompt, guidance_scale=scale) for prompt, scale in zip(self.to, each)]
         return editor.edit(
-            source, wishes, region=self.region, together=self.together, exact=self.exact, callback=callback
-        )
+            source, wishes, region=self.region, task=self.task, together=self.together, exact=self.exact,
+            callback=callback, **({} if self.task is None else self.settings()),
+        )  # fmt: skip
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
         """Make the source and its edits.
@@ -232,7 +257,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
             "together": recipe.get("together", False), "guidance_each": recipe.get("edit_guidance"),
-            "set": _settings_of(recipe, made_by), "expected": dict(source),
+            "set": settings_in(recipe, made_by), "expected": dict(source),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"
         if not real and source["seed"] is None:
@@ -252,20 +277,6 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
         return values
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"The recipe in this picture is incomplete: {error} is missing or wrong.") from error
-
-
-def _settings_of(recipe: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, Any]:
-    """The editor's settings; recipes of format 1 hold those of Stable Flow beside its name."""
-    masked = recipe.get("token_mask") if "format" not in recipe else made_by.get("token_mask")
-    if masked is not None:
-        raise InputError(
-            "This run injected through a mask (token_mask), which a recipe holds a digest of. Give a region instead "
-            "of a token mask, which recipes hold whole, or repeat the run in Python."
-        )
-    if "format" not in recipe and made_by["name"] == "stable-flow":
-        settings = {"guidance_scale": recipe["guidance_scale"], "layers": recipe["layers"], "weight": recipe["weight"]}
-        return settings | {"t_window": recipe["t_window"], "preset": recipe.get("preset") or "exact"}
-    return {name: value for name, value in made_by.items() if name != "name" and value is not None}
 
 
 def require_repeated(order: Order, source: Source) -> None:

@@ -7,7 +7,7 @@ from PIL import Image
 from stableflow.editing import EDITORS
 from stableflow.sixteen_bit import write_sixteen_bit_png
 
-ALL = [name for name in EDITORS if name != "npi"]  # FLUX.1 has no negative prompt to put the source's own in
+ALL = [name for name, made in EDITORS.items() if not made.needs_negative]  # FLUX.1 has no negative prompt
 CORE = ["flowedit", "reprompt", "rf-inversion", "rf-solver-edit", "sdedit", "stable-flow"]
 PROMPT, EDITS = "a red dog", ["a blue dog", "a red cat sitting on the grass"]
 QUICK = {
@@ -16,6 +16,7 @@ QUICK = {
     "brushes": {},
     "direct-inversion": {"layers": [0, 3]},
     "edit-friendly": {"num_steps": 4, "skip": 1},
+    "dnaedit": {"num_steps": 4, "skip": 1},
     "kv-edit": {},
     "lomoe": {},
     "flowedit": {"num_steps": 4, "n_max": 3},

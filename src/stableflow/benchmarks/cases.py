@@ -1,6 +1,8 @@
 """What a benchmark asks of an editor, one picture and one kind of edit at a time."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -22,6 +24,7 @@ class Case:
         image: The source picture: a file, a PIL image, or a tensor (3, height, width) in [0, 1].
         mask: True where the edit may change the picture; None where nobody marked it.
         target: The exactly right result, where it is known; of one edited prompt only.
+        call: What settings may hand to `edit` that differs from case to case, by its arguments' names.
 
     Raises:
         InputError: The case is incomplete or contradicts itself.
@@ -35,6 +38,7 @@ class Case:
     image: PictureLike | None = None
     mask: Bool[Tensor, "height width"] | None = None
     target: Float[Tensor, "3 target_height target_width"] | None = None
+    call: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.id.strip() or not self.category.strip():

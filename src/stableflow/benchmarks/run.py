@@ -26,6 +26,7 @@ from stableflow.images import save_png, to_pil
 from stableflow.jobs.cells import Cells, Record
 from stableflow.jobs.run import Shard, Task, Told, run_tasks
 from stableflow.models.base import FlowModel
+from stableflow.region import Region
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,8 @@ class Benchmark:
     Args:
         name: Of the data set.
         judges: Each adds its figures to every record.
-        folder: For records and pictures; a killed run goes on where it was. None keeps records only, in memory.
+        folder: For records and pictures; a killed run goes on where it was, and a later one may bring more cases and
+            settings. None keeps records only, in memory.
 
     Raises:
         InputError: There is nothing to run, names repeat, or the folder holds another benchmark.
@@ -75,7 +77,7 @@ class Benchmark:
             "settings": {setting.name: dataclasses.asdict(setting) for setting in settings},
             "metrics": [dataclasses.asdict(judge.card) for judge in judges if judge.card is not None],
         }
-        self.cells = Cells(folder, json.loads(json.dumps(job, default=str)))
+        self.cells = Cells(folder, json.loads(json.dumps(job, default=str)), growing=("cases", "settings"))
         self._sources: tuple[str, dict[str, Source]] = ("", {})
 
     def tasks(self) -> list[Task[Trial]]:
@@ -105,7 +107,7 @@ class Benchmark:
             source = self._source(case, setting)
             editor = EDITORS[setting.editor](self.model, **{**setting.options, **setting.edit})
             begun = time.perf_counter()
-            result = editor.edit(source, list(case.edits))
+            result = editor.edit(source, list(case.edits), **setting.arguments(case))
             record["seconds"] = round(time.perf_counter() - begun, 4)
             record["nfe"] = result.recipe["nfe"]
             original = source.images if case.image is None else self._given(case, source)
@@ -165,7 +167,12 @@ def _identity(case: Case) -> list[Any]:
         picture = _short_hash(Path(image).read_bytes()) if Path(image).is_file() else "missing"
     else:
         picture = _short_hash(image.tobytes())
-    return [case.prompt, list(case.edits), case.seed, picture]
+    own = [case.prompt, list(case.edits), case.seed, picture]
+    return own + [{name: _described(value) for name, value in case.call.items()}] if case.call else own
+
+
+def _described(value: Any) -> Any:
+    return value.digest() if isinstance(value, Region) else value
 
 
 def _short_hash(content: bytes) -> str:

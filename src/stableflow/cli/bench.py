@@ -20,8 +20,10 @@ from stableflow.benchmarks.records import check_job, check_records
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.settings import SETTINGS
 from stableflow.benchmarks.summary import failures, markdown, summarise
+from stableflow.benchmarks.tasks import ROWS
 from stableflow.checks import check_count
 from stableflow.cli import options as o
+from stableflow.cli.bench_tasks import bench_task
 from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter
 from stableflow.errors import InputError, unknown_name
@@ -58,12 +60,14 @@ SCENE_TABLE = ("edited", "told_kept", "hidden_kept", "psnr", "clip_txt", "clip_i
 
 @grouped
 def bench(
-    dataset: Annotated[str, typer.Argument(help=f"{', '.join((*SCENES, *FILES))}.")],
+    dataset: Annotated[str, typer.Argument(help=f"{', '.join((*SCENES, *FILES))}, or tasks.")],
     model: o.ModelOptions,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder or YAML of the data set; scenes need none.")
     ] = None,
     settings: Annotated[str, typer.Option("--settings", help=f"{', '.join(SETTINGS)}.")] = "layers",
+    task: Annotated[str | None, typer.Option("--task", help=f"With tasks: {', '.join(ROWS)}.")] = None,
+    real: Annotated[bool, typer.Option("--real/--drawn", help="With tasks: sources are renders, inverted.")] = True,
     count: Annotated[int, typer.Option("--count", "-n", help="Cases, from the first.")] = 64,
     clip: Annotated[
         str | None, typer.Option("--clip", help="CLIP for CLIP_img, _txt, _dir [the bundled, for tiny].")
@@ -90,8 +94,12 @@ def bench(
         raise InputError(f"--lpips: there is no folder {lpips}.")
     if data is not None and not data.exists():
         raise InputError(f"--data: there is no file or folder {data}.")
-    _cases(dataset, data, count)  # a bad data set is refused before a model is loaded
+    check_count("--count", count, 1, MOST_CASES)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
+    if dataset == "tasks":
+        bench_task(task, name, model, count=count, real=real, out=out, shard=part, reporter=reporter, dry_run=dry_run)
+        return
+    _cases(dataset, data, count)  # a bad data set is refused before a model is loaded
     if ray and part.count > 1:
         raise InputError("--ray runs all trials; leave --shard out.")
     SETTINGS[settings]
@@ -171,14 +179,11 @@ def open_benchmark(
 
 
 def _cases(dataset: str, data: Path | None, count: int) -> tuple[list[Case], list[Judge]]:
-    if count < 1:
-        raise InputError(f"--count must be 1 or more, got {count}.")
-    check_count("--count", count, 1, MOST_CASES)
     if dataset in SCENES:
         cases, edits = load_scenes(count, real=dataset == "scenes-real")
         return cases, [SceneJudge(edits, AttributeClassifier.load(bundled_path("classifier")))]
     if dataset not in FILES:
-        raise unknown_name("data set", dataset, [*SCENES, *FILES])
+        raise unknown_name("data set", dataset, [*SCENES, *FILES, "tasks"])
     if data is None:
         raise InputError(f"--data is missing: say where {dataset} is; see docs/concepts/evaluation.md.")
     return FILES[dataset](data)[:count], []

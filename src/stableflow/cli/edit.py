@@ -63,7 +63,7 @@ def edit(
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
-    original = order.image if result.region is not None and order.exact else None
+    original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
     _report(result, files, reporter)
 

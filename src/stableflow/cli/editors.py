@@ -1,13 +1,14 @@
-"""`stableflow editors`: the methods, their settings and what each is good for."""
+"""`stableflow editors` and `stableflow tasks`: the methods and their settings, and what they are good for."""
 
 import dataclasses
+import inspect
 from typing import Annotated, Any
 
 import typer
 
 from stableflow.cli.options import OutputFormat
 from stableflow.cli.output import Format, Reporter
-from stableflow.editing import EDITORS, Editor
+from stableflow.editing import EDITORS, TASKS, Editor
 from stableflow.editing.recipe import as_json
 
 
@@ -24,6 +25,12 @@ def editors(
         settings = ", ".join(f"{key}={value!r}" for key, value in facts["settings"].items())
         lines += [f"{known}{paper}: {facts['good_for']}", f"    {facts['rule']}", f"    {settings}"]
     Reporter(quiet=True, form=form).result(values, lines)
+
+
+def tasks(form: OutputFormat = Format.text) -> None:
+    """List what --task can be asked for: `remove`, `background` and so on, and what is done about it."""
+    values = {name: " ".join((inspect.getdoc(TASKS[name]) or "").split("\n\n")[0].split()) for name in TASKS}
+    Reporter(quiet=True, form=form).result(values, [f"{name}: {text}" for name, text in values.items()])
 
 
 def describe(editor: type[Editor]) -> dict[str, Any]:

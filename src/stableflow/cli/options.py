@@ -37,8 +37,12 @@ class LoadOptions:
         str | None, typer.Option("--components", help="All but the transformer, for a single file [FLUX.1-dev's].")
     ] = None
     lora: Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")] = None
-    quantise: Annotated[
-        str | None, typer.Option("--quantise", help="Transformer weights in int8 or fp8, by torchao.")
+    quantise: Annotated[str | None, typer.Option("--quantise", help="Transformer weights in int8, fp8 or nf4.")] = None
+    quantise_text: Annotated[
+        str | None, typer.Option("--quantise-text", help="Text encoders' weights in int8, fp8 or nf4.")
+    ] = None
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Offload and quantise to fit a card: 24g, 16g, 12g, 8g or auto.")
     ] = None
     max_sequence_length: Annotated[
         int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")
@@ -61,6 +65,8 @@ class LoadOptions:
             offline=self.offline,
             max_sequence_length=self.max_sequence_length,
             quantise=self.quantise,
+            quantise_text=self.quantise_text,
+            memory=self.memory,
         )
 
 
@@ -69,7 +75,12 @@ class ModelOptions(LoadOptions):
     """Which model, and how it is loaded."""
 
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="tiny (bundled), a folder, a file, or a hub id [tiny].")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="tiny (bundled), a folder, a file, a hub id, or a name that `stableflow models` lists [tiny].",
+        ),
     ] = None
 
     def open(self, reporter: Reporter, **chosen: Any) -> FlowModel:
@@ -82,7 +93,7 @@ class ModelOptions(LoadOptions):
         return options.load(options.model or "tiny", reporter)
 
 
-SHAPING = ("model", "dtype", "components", "lora", "quantise", "max_sequence_length")
+SHAPING = ("model", "dtype", "components", "lora", "quantise", "quantise_text", "max_sequence_length")
 """Options of the model that shape pictures, and so belong to an order."""
 
 
@@ -129,6 +140,9 @@ class EditOptions:
     title: ClassVar[str] = "Edit"
 
     to: Annotated[list[str] | None, typer.Option("--to", "-t", help="An edited prompt; repeat it for more.")] = None
+    task: Annotated[
+        str | None, typer.Option("--task", help="What is wanted: `stableflow tasks` lists them, such as remove.")
+    ] = None
     editor: Annotated[
         str | None, typer.Option("--editor", "-e", help="A method: `stableflow editors` lists them [stable-flow].")
     ] = None

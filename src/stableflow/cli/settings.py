@@ -15,6 +15,10 @@ from stableflow.reading import faults, read_yaml
 __all__ = ["from_recipe", "make_settings", "order_from", "parse_set", "read_run_file", "where"]
 
 
+CHOSEN_BY_TASK = ("editor", "set", "region", "exact")
+"""What a picture's recipe says and a task that is asked for instead says anew."""
+
+
 def read_run_file(path: Path) -> dict[str, Any]:
     """Return the settings that a YAML run file gives.
 
@@ -43,6 +47,8 @@ def order_from(*layers: dict[str, Any]) -> Order:
             given["set"] = merged["set"] | given["set"]
         if "editor" in given and given["editor"] != merged.get("editor", given["editor"]):
             merged.pop("set", None)  # settings of another method
+        if "task" in given and given["task"] != merged.get("task"):
+            merged = {name: value for name, value in merged.items() if name not in CHOSEN_BY_TASK}
         merged |= given
     try:
         order = Order.model_validate(merged)

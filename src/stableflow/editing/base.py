@@ -1,8 +1,7 @@
 """What an editor is: where its edits start and how they step. The loop around that is the same for all."""
 
-import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -16,13 +15,13 @@ from stableflow.editing.making import Recording, Sampling, check_noise, draw, en
 from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.prompts import source_prompt
-from stableflow.editing.recipe import as_json
 from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run
+from stableflow.editing.settable import Settable
 from stableflow.editing.source import Source
+from stableflow.editing.tasks.base import Task, as_task
 from stableflow.editing.where import Where
 from stableflow.editing.wishes import Wishes
-from stableflow.errors import unknown_name
 from stableflow.flow.integrate import Callback, walk
 from stableflow.flow.schedule import ALWAYS, Schedule
 from stableflow.flow.solvers import Solver, make_solver
@@ -31,22 +30,23 @@ from stableflow.images import PictureLike
 from stableflow.models.base import Conditioning, FlowModel, Intervention
 from stableflow.region import Region
 from stableflow.registry import Registry
-from stableflow.types import Latents
+from stableflow.types import Images, Latents
 from stableflow.vital.presets import default_nudge_scale
 
 Method = TypeVar("Method", bound="Editor")
+SHARED = ("strength", "negative", "guidance_scale", "kv_memory", "preset")
+"""Settings that go from one editor to another where a task asks for the other, if both have them."""
 
 
 @dataclass(frozen=True)
-class Editor(ABC):
+class Editor(Settable, ABC):
     """An editing method over a model. Each method below is a frozen dataclass whose fields are its settings.
 
     Args:
         model: From `load` or `wrap`.
         strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
             the method at its own settings; what a method makes of it stands at its class.
-        negative: What classifier-free guidance leads away from, where a family has it; its own negative prompt if
-            None.
+        negative: What classifier-free guidance leads away from; the family's own negative prompt if None.
     """
 
     name: ClassVar[str]
@@ -118,8 +118,7 @@ class Editor(ABC):
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
-                takes any.
+            solver: "fixed_point" is the paper's and the presets'; aligned replay needs it, inversion="paper" takes any.
             num_steps: Solver steps; the preset's when None: 50 of the exact one.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
                 checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
@@ -168,8 +167,9 @@ class Editor(ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        task: str | Task | None = None,
         together: bool = False,
-        exact: bool = True,
+        exact: bool | None = None,
         callback: Callback | None = None,
         **settings: Any,
     ) -> EditResult:
@@ -180,10 +180,12 @@ class Editor(ABC):
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
                 (`REGIONS`). Outside, latents follow the source's path.
+            task: What is wanted ("remove", "background": `TASKS`), which chooses the editor, its settings and, where no
+                region is given, what region is looked for.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
                 and the source where none is; their prompts share every step.
             exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
-                model's autoencoder makes of them.
+                model's autoencoder makes of them; so by default, unless the task says otherwise.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
             settings: Any of this editor's own, for this call.
 
@@ -192,10 +194,12 @@ class Editor(ABC):
             InputError: A setting is out of range, or the region does not fit.
             NumericsError: A step produced NaN or infinity.
         """
-        editor, exact = self.having(**settings), check_flag("exact", exact)
+        wanted = as_task(task)
+        editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
+        exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)
         with torch.no_grad():
-            run = Run(editor, source, prompts, region=region, together=together)
+            run = Run(editor, source, prompts, region=region, together=together, task=wanted)
             if editor.strength == 0:
                 return run.unchanged(exact=exact)
             run.source = editor.prepared(run)
@@ -203,30 +207,25 @@ class Editor(ABC):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)
             return run.result(editor.finish(run, latents), exact=exact)
 
-    def having(self: Method, **settings: Any) -> Method:
-        """Return the editor with some settings changed.
+    def doing(self, task: Task, settings: Mapping[str, Any]) -> "Editor":
+        """Return the editor of a task: its settings, and over them those of the call; what all share is taken along.
 
         Raises:
-            UnknownNameError: It has no such setting; lists those that it has.
+            InputError, UnknownNameError: A setting contradicts the task, or the task's editor has no such one.
         """
-        known = self.setting_names()
-        for name in settings:
-            if name not in known:
-                raise unknown_name(f"setting of {self.name}", name, known)
-        return dataclasses.replace(self, **settings) if settings else self
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings as JSON values, the model apart."""
-        return {name: as_json(getattr(self, name)) for name in self.setting_names()}
-
-    @classmethod
-    def setting_names(cls) -> list[str]:
-        """Return the names of the settings, the model apart."""
-        return [known.name for known in dataclasses.fields(cls) if known.init and known.name != "model"]
+        task.check(settings)
+        kind, chosen = EDITORS[task.editor], {**task.settings, **settings}
+        if isinstance(self, kind):
+            return self.having(**chosen)
+        shared = {name: getattr(self, name) for name in SHARED if name in self.setting_names()}
+        return kind(self.model, **{n: v for n, v in shared.items() if n in kind.setting_names()}).having(**chosen)
 
     # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    needs_negative: ClassVar[bool] = False
+    """Whether it is for models with classifier-free guidance alone."""
 
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""
@@ -266,6 +265,10 @@ class Editor(ABC):
     def interventions(self, run: Run) -> Sequence[Intervention]:
         """Return what acts on the model's layers meanwhile."""
         return ()
+
+    def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
+        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:
         """Return what else recipes should say."""

@@ -13,6 +13,7 @@ from stableflow.flow.schedule import Schedule
 from stableflow.interventions import InjectKV, ShareKV
 from stableflow.interventions.blend import Blend
 from stableflow.models.base import Intervention
+from stableflow.region import Region
 from stableflow.vital.presets import resolve_layers
 
 
@@ -23,6 +24,12 @@ class Holding(OnPath, ABC):
     @abstractmethod
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
+
+    def acting(self, run: Run, region: Region | None) -> Region | None:
+        if region is None or self.plan(run).edge == "free":
+            return region
+        made, size = run.source.fingerprint, region.size
+        return (~(~region).padded((made.height, made.width)).whole(self.model.pixel_multiple)).cropped(size)
 
     def pinned(self, run: Run) -> Schedule:
         return self.plan(run).pin

@@ -1,7 +1,7 @@
 """What is held of a source, where and when: data, not code."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stableflow.checks import check_choice, check_count
@@ -49,16 +49,19 @@ class Policy:
     Args:
         hold: Keys and values that are read from the source.
         pin: How far latents outside the region are put back on the source's path after a step, 0 to 1, by flow time.
+        edge: Whether tokens that lie half inside the region are free, or held.
     """
 
     hold: tuple[Hold, ...] = ()
     pin: Schedule = NEVER
+    edge: Literal["free", "held"] = "free"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pin", as_schedule(self.pin, "pin"))
         if not isinstance(self.hold, (list, tuple)) or not all(isinstance(hold, Hold) for hold in self.hold):
             raise InputError(f"hold must be a list of Hold(...), got {short(self.hold)}.")
         object.__setattr__(self, "hold", tuple(self.hold))
+        check_choice("edge of the region", self.edge, ["free", "held"])
         if not all(0.0 <= value <= 1.0 for value in self.pin.values):
             raise InputError(f"pin must lie in [0, 1] (1 follows the source), got {self.pin}.")
 
@@ -67,8 +70,10 @@ POLICIES: dict[str, Policy] = {
     "keep": Policy((Hold("vital"),)),
     "free": Policy(),
     "region": Policy((Hold("all", where="outside"),), pin=ALWAYS),
+    "background": Policy((Hold("all", where="outside"), Hold("vital", weight=Schedule.window(0.6, 1.0))), edge="held"),
 }
-"""By name: the paper's injection, none, and all layers outside a region with the region's own tokens free."""
+"""By name: the paper's injection, none, all layers outside a region with the region's own tokens free, and what keeps
+a figure before another background: no latents put back, and the layout by the early vital layers."""
 
 
 OUTSIDE = Hold("all", where="outside")
@@ -90,6 +95,12 @@ def dialled(strength: float, *, within: bool, outside: Hold = OUTSIDE) -> Policy
     )
 
 
+def weakened(policy: Policy, strength: float, *, within: bool) -> Policy:
+    """Return a policy that holds all layers too, with weight (1 - strength)^2, where it lets the edit go."""
+    more = Hold("all", where="inside" if within else "everywhere", weight=Schedule.constant((1 - strength) ** 2))
+    return replace(policy, hold=(*policy.hold, more))
+
+
 def make_policy(policy: str | Policy | Mapping[str, Any]) -> Policy:
     """Return the policy itself, the one of this name, or the one that a recipe describes.
 
@@ -109,13 +120,16 @@ def _from_json(values: Mapping[str, Any]) -> Policy:
     try:
         if not values:
             raise ValueError("it is empty")
-        unknown = set(values) - {"hold", "pin"}
+        unknown = set(values) - {"hold", "pin", "edge"}
         if unknown:
             raise ValueError(f"it has no {short(sorted(map(str, unknown)))}")
         holds = [dict(hold) for hold in values.get("hold", ())]
         for hold in holds:
             hold |= {name: tuple(hold[name]) for name in ("layers", "parts") if isinstance(hold.get(name), list)}
             hold["weight"] = as_schedule(hold.get("weight", 1.0))
-        return Policy(tuple(Hold(**hold) for hold in holds), as_schedule(values.get("pin", 0.0)))
+        pin, edge = as_schedule(values.get("pin", 0.0)), values.get("edge", "free")
+        return Policy(tuple(Hold(**hold) for hold in holds), pin, edge)
     except (TypeError, ValueError) as error:
-        raise InputError(f"This is no policy: {error}. It has hold (layers, parts, where, weight) and pin.") from error
+        raise InputError(
+            f"This is no policy: {error}. It has hold (layers, parts, where, weight), pin and edge."
+        ) from error

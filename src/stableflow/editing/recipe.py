@@ -1,13 +1,19 @@
-"""Settings as JSON values: what recipes hold."""
+"""What recipes hold: settings and runs as JSON values."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.versions import versions
+from stableflow.editing.where import describe
+from stableflow.errors import InputError
 from stableflow.flow.schedule import Schedule
+
+RECIPE_FORMAT = 2
 
 
 def as_json(value: Any) -> Any:
@@ -23,3 +29,37 @@ def as_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [as_json(entry) for entry in value]
     return value
+
+
+def recipe_of(run: Any, exact: bool) -> dict[str, Any]:
+    """Return all that made the edits of a run, as JSON values."""
+    own = [wish.guidance_scale for wish in run.wishes]
+    return {
+        "format": RECIPE_FORMAT,
+        "editor": {"name": run.editor.name, **run.editor.settings()},
+        "source": (run.named or run.source).fingerprint.as_json(),
+        "edits": list(run.edits.prompts),
+        "edit_guidance": own if any(scale is not None for scale in own) else None,
+        "region": None if run.asked is None else describe(run.asked),
+        "exact": exact,
+        **({} if run.task is None else {"task": run.task.name}),
+        **({"together": True} if run.together else {}),
+        **run.editor.notes(run),
+        "nfe": {**run.nfe, "rows": run.rows_a_pass},
+        "seconds": round(time.perf_counter() - run.started, 3),
+        "versions": versions(),
+    }
+
+
+def settings_in(recipe: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recipe's editor; recipes of format 1 hold those of Stable Flow beside its name."""
+    masked = recipe.get("token_mask") if "format" not in recipe else made_by.get("token_mask")
+    if masked is not None:
+        raise InputError(
+            "This run injected through a mask (token_mask), which a recipe holds a digest of. Give a region instead "
+            "of a token mask, which recipes hold whole, or repeat the run in Python."
+        )
+    if "format" not in recipe and made_by["name"] == "stable-flow":
+        settings = {"guidance_scale": recipe["guidance_scale"], "layers": recipe["layers"], "weight": recipe["weight"]}
+        return settings | {"t_window": recipe["t_window"], "preset": recipe.get("preset") or "exact"}
+    return {name: value for name, value in made_by.items() if name != "name" and value is not None}

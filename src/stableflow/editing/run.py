@@ -14,10 +14,11 @@ from torch import Tensor
 from stableflow.editing.passes import decode, require_same_model, standard_noise
 from stableflow.editing.path import Path, checked_guidance
 from stableflow.editing.prompts import encode_prompts
+from stableflow.editing.recipe import recipe_of
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
-from stableflow.editing.versions import versions
-from stableflow.editing.where import describe, region_of
+from stableflow.editing.tasks.base import Task
+from stableflow.editing.where import region_of
 from stableflow.editing.wishes import Edit, Wishes, as_edits
 from stableflow.errors import InputError
 from stableflow.flow.schedule import Schedule
@@ -28,7 +29,6 @@ from stableflow.region import Region
 from stableflow.types import Images, Latents, Velocity
 
 Made = TypeVar("Made")
-RECIPE_FORMAT = 2
 SEAM = 3  # pixels over which a hard-edged region fades into the given picture
 
 
@@ -49,6 +49,7 @@ class Method(Protocol):
     def held(self, run: "Run", t: float) -> Latents: ...
     def pinned(self, run: "Run") -> Schedule: ...
     def settings(self) -> dict[str, Any]: ...
+    def shown(self, run: "Run", images: Images) -> tuple[Images, Region]: ...
     def notes(self, run: "Run") -> dict[str, Any]: ...
 
 
@@ -61,6 +62,7 @@ class Run:
         wishes: One or more edited prompts or `Edit`s, or their conditioning.
         region: Where the edits may act; everywhere when None.
         together: They make one picture, each in its own region.
+        task: What the editor was chosen for.
 
     Raises:
         FingerprintError: The source belongs to another checkpoint or dtype.
@@ -75,23 +77,26 @@ class Run:
         *,
         region: Any = None,
         together: bool = False,
+        task: Task | None = None,
     ):
-        self._started = time.perf_counter()
+        self.started = time.perf_counter()
         self.editor, self.model = editor, editor.model
         if not isinstance(source, Source):
             raise InputError(f"source must come from generate, invert or Source.load, got {type(source).__name__}.")
         require_same_model(self.model, source)
         self.source = source.to(self.model.device)
+        self.named: Source | None = None  # what results name, where edits walk the path of another source
         self.wishes: tuple[Edit, ...] = as_edits(wishes)
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
         self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
         self.nfe = {"source": source.nfe, "edit": 0}
         self._made: dict[Hashable, Any] = {}
-        self._rows = 0
+        self.rows_a_pass = 0
         self._generator: torch.Generator | None = None
         self._solver_state: tuple[Any, Any] = (None, None)
-        self.together = together
-        self.asked: Region | None = region_of(self, editor.looks_for if region is None else region)
+        self.together, self.task = together, task
+        looked_for = editor.looks_for if task is None or task.looks_for is None else task.looks_for
+        self.asked: Region | None = region_of(self, looked_for if region is None else region)
         self.region: Region | None = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
@@ -134,7 +139,7 @@ class Run:
     def velocity(self, z: Latents, t: float, conditioning: Conditioning, guidance: Guidance) -> Latents:
         """Return the model's velocity at flow time t; the evaluation is counted."""
         self.nfe["edit"] += 1
-        self._rows = max(self._rows, len(z))
+        self.rows_a_pass = max(self.rows_a_pass, len(z))
         return self.model.velocity(z, t, conditioning, guidance_scale=guidance)
 
     def of_source(self, guidance: float | None) -> Velocity:
@@ -265,33 +270,20 @@ class Run:
         return self._shown(images, latents, exact)
 
     def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
-        source, blend = self.source, None
+        blend = None
         if self.region is not None and exact:
-            shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
-            hard = bool(((shown.amount == 0) | (shown.amount == 1)).all())
-            blend = shown.feather(SEAM) if hard else shown
-            given = source.images if source.given is None else source.given
-            images = blend.composite(given.cpu(), images)
-        return EditResult(self._titles, images, latents, source, self._recipe(exact), blend)
+            images, blend = self.editor.shown(self, images)
+        return EditResult(self._titles, images, latents, self.named or self.source, recipe_of(self, exact), blend)
+
+    def put_back(self, images: Images) -> tuple[Images, Region]:
+        """Return pictures with the given one's own pixels outside the region, and how far they show."""
+        assert self.region is not None
+        shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
+        blend = shown.feather(SEAM) if shown.is_hard else shown
+        given = self.source.images if self.source.given is None else self.source.given
+        return blend.composite(given.cpu(), images), blend
 
     @property
     def _titles(self) -> tuple[str, ...]:
         """What each picture shows."""
         return ("; ".join(self.edits.prompts),) if self.together else self.edits.prompts
-
-    def _recipe(self, exact: bool) -> dict[str, Any]:
-        own = [wish.guidance_scale for wish in self.wishes]
-        return {
-            "format": RECIPE_FORMAT,
-            "editor": {"name": self.editor.name, **self.editor.settings()},
-            "source": self.source.fingerprint.as_json(),
-            "edits": list(self.edits.prompts),
-            "edit_guidance": own if any(scale is not None for scale in own) else None,
-            "region": None if self.asked is None else describe(self.asked),
-            "exact": exact,
-            **({"together": True} if self.together else {}),
-            **self.editor.notes(self),
-            "nfe": {**self.nfe, "rows": self._rows},
-            "seconds": round(time.perf_counter() - self._started, 3),
-            "versions": versions(),
-        }

@@ -1,20 +1,14 @@
-"""Where an edit may act: regions that are drawn, described in a word, or found by the model itself."""
+"""Where an edit may act: what a region is described by, and those that are drawn; `finding.py` looks for the others."""
 
 import base64
 import binascii
-import re
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor
 
 from stableflow.checks import check_text
-from stableflow.editing.otsu import otsu_threshold
-from stableflow.editing.passes import standard_noise
 from stableflow.editing.source import Source
 from stableflow.errors import InputError, unknown_name
 from stableflow.models.base import Conditioning, FlowModel, Guidance
@@ -58,9 +52,6 @@ REGIONS: Registry[Finder] = Registry("kind of region")
 BOX, POLYGON, POINTS = "box:x,y,width,height", "polygon:x,y,x,y,x,y", "points:RADIUS,x,y,x,y"
 FARTHEST = 1e6  # pixels
 
-LOOK_AT = (0.6, 0.45, 0.3)
-"""Flow times at which the model is asked where something is; noisier ones find it less well (docs/log.md)."""
-
 
 def region_of(run: Asked, region: Any) -> Region | None:
     """Return the region of every edit of a run, at the source's pixels: its own, or the one of the call.
@@ -71,7 +62,7 @@ def region_of(run: Asked, region: Any) -> Region | None:
     asked = [region if wish.region is None else wish.region for wish in run.wishes]
     if all(where is None for where in asked):
         return None
-    size = _size(run)
+    size = size_of(run)
     found: dict[int, Region] = {}
     rows = []
     for row, where in enumerate(asked):
@@ -79,6 +70,18 @@ def region_of(run: Asked, region: Any) -> Region | None:
             found[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
         rows.append(found[id(where)].row(row).amount)
     return Region(torch.cat(rows))
+
+
+def found(run: Asked, where: Where) -> Region:
+    """Return one region of a run's source, at its pixels.
+
+    Raises:
+        InputError: It is described wrongly, of another aspect, or not the same for all edits.
+    """
+    region = _found(run, where).fitted(size_of(run))
+    if any(region.row(row) != region.row(0) for row in range(1, len(region))):
+        raise InputError(f"One region is asked for, and {short(where)} is another for each edit.")
+    return region.row(0)
 
 
 def check_where(text: str) -> None:
@@ -121,6 +124,15 @@ def describe(region: Region) -> str:
 @REGIONS.register("amount")
 def of_amounts(run: Asked, details: str) -> Region:
     """What `describe` wrote: the amounts themselves."""
+    return read_amounts(details)
+
+
+def read_amounts(details: str) -> Region:
+    """Return the region that `describe` wrote behind "amount:".
+
+    Raises:
+        InputError: It is damaged, or larger than a picture may be.
+    """
     shape_text, _, data = details.partition(":")
     try:
         rows, height, width = (int(side) for side in shape_text.split("x"))
@@ -149,91 +161,30 @@ def of_box(run: Asked, details: str) -> Region:
     if any(side != int(side) for side in sides):
         raise _misdescribed(details, f"{BOX} in whole numbers")
     x, y, width, height = (int(side) for side in sides)
-    return Region.box(x, y, width, height, _size(run))
+    return Region.box(x, y, width, height, size_of(run))
 
 
 @REGIONS.register("polygon")
 def of_polygon(run: Asked, details: str) -> Region:
     """The inside of a polygon of pixels: "polygon:x,y,x,y,x,y"."""
-    return Region.polygon(_pairs(details, POLYGON, _numbers(details, POLYGON)), _size(run))
+    return Region.polygon(_pairs(details, POLYGON, _numbers(details, POLYGON)), size_of(run))
 
 
 @REGIONS.register("points")
 def of_points(run: Asked, details: str) -> Region:
     """Discs of a radius around pixels: "points:RADIUS,x,y,x,y"."""
     radius, *numbers = _numbers(details, POINTS)
-    return Region.points(_pairs(details, POINTS, numbers), radius, _size(run))
+    return Region.points(_pairs(details, POINTS, numbers), radius, size_of(run))
 
 
-@REGIONS.register("word")
-def of_word(run: Asked, details: str) -> Region:
-    """Where words of the source's prompt show: "word:dog", "word:red hat". Found by leaving them out."""
-    prompt, wanted = run.source.conditioning.prompts[0], re.findall(r"\w+", details.lower())
-    words = re.findall(r"\w+", prompt.lower())
-    missing = [word for word in wanted if word not in words]
-    if missing or not wanted:
-        raise unknown_name("word of the source's prompt", missing[0] if missing else details, dict.fromkeys(words))
-    without = re.sub(rf"\b({'|'.join(wanted)})\b", "", prompt, flags=re.IGNORECASE)
-    return _of_difference(run, run.model.encode_prompt([" ".join(without.split())]))
-
-
-@REGIONS.register("change")
-def of_change(run: Asked, details: str) -> Region:
-    """Where the edits' prompts ask for something else than the source's; a region an edit."""
-    _take_none("change", details)
-    return _of_difference(run, run.edits)
-
-
-@REGIONS.register("foreground")
-def of_foreground(run: Asked, details: str) -> Region:
-    """Where the source's prompt says more than an empty one: what it names."""
-    _take_none("foreground", details)
-    return _of_difference(run, run.model.encode_prompt([""]))
-
-
-def _of_difference(run: Asked, others: Conditioning) -> Region:
-    """Tokens where |v(source's prompt) - v(other prompt)| is large, by Otsu's threshold; a row for each other prompt.
-
-    Both see the source's picture under one noise, at a few late times; the mean over channels and times is compared.
-
-    Source: the mask of DiffEdit (Couairon et al., ICLR 2023, arXiv:2210.11427), over velocities.
-    """
-    both, rows = Conditioning.concat([run.source.conditioning, others]), len(others)
-    generator = torch.Generator("cpu").manual_seed(0)
-    total: Tensor | float = 0.0
-    for t in LOOK_AT:
-        noise = standard_noise(generator, run.clean.shape, run.model.device)
-        noisy = ((1 - t) * run.clean + t * noise).expand(1 + rows, -1, -1, -1)
-        velocity = run.velocity(noisy, t, both, run.scale(None))
-        total = total + (velocity[1:] - velocity[:1]).abs().mean(1, keepdim=True)
-    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), _grid(run)).float().cpu()
-    return Region(torch.cat([_of_tokens(run, cell).amount for cell in cells]))
-
-
-def _of_tokens(run: Asked, values: Float[Tensor, "1 token_rows token_columns"]) -> Region:
-    """The tokens above Otsu's threshold, at the source's pixels.
-
-    Square roots are split, each token's own and its neighbourhood's mean alike: of the values themselves, the few
-    largest would set the threshold and leave half of what is looked for outside (docs/log.md).
-    """
-    roots = values.sqrt()
-    roots = (roots + F.avg_pool2d(roots, 3, stride=1, padding=1, count_include_pad=False)) / 2
-    inside, side = (roots > otsu_threshold(roots.flatten())).float(), run.model.pixel_multiple
-    whole = Region(inside.repeat_interleave(side, 1).repeat_interleave(side, 2))
-    return whole.cropped(_size(run))
-
-
-def _grid(run: Asked) -> tuple[int, int]:
-    made, side = run.source.fingerprint, run.model.pixel_multiple
-    return made.height // side, made.width // side
-
-
-def _size(run: Asked) -> tuple[int, int]:
+def size_of(run: Asked) -> tuple[int, int]:
+    """Return height and width of the source's picture."""
     height, width = run.source.images.shape[-2:]
     return height, width
 
 
-def _take_none(kind: str, details: str) -> None:
+def take_none(kind: str, details: str) -> None:
+    """Raise InputError where a kind of region that takes no details is given some."""
     if details:
         raise InputError(f'The region {kind!r} takes no details, got {short(details)}; "word:dog" finds a word.')
 

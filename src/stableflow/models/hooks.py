@@ -93,6 +93,8 @@ class Layer:
             streams, in the block's own order.
         watch: Has an observer told of the queries and keys of every pass; returns what takes it off again. None where
             the family cannot tell.
+        rotary: Whether keys and queries are turned to their position after they leave their projection (RoPE); else
+            positions are within the features.
     """
 
     index: int
@@ -101,6 +103,7 @@ class Layer:
     projections: Callable[[Part], Sequence[Projection]]
     identity: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
     watch: Callable[[AttentionObserver], Callable[[], None]] | None = None
+    rotary: bool = True
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class ProjectionHook:
         every_branch: Have the unconditional branch run even where no row is guided, so that this hook sees it.
         value: What the function returns, where that depends on the rows' shape, type and device alone; given (forward,
             one row like them) before the pass. It lets the hook act inside compiled blocks.
+        every_token: Called with the rows of all tokens that the projection sees: in a single layer, text as well.
     """
 
     layer: Layer
@@ -141,6 +145,7 @@ class ProjectionHook:
     function: Callable[[Forward, Float[Tensor, "batch image_tokens dim"]], Tensor | None]
     every_branch: bool = False
     value: Callable[[Forward, Float[Tensor, "1 image_tokens dim"]], Tensor | None] | None = None
+    every_token: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from huggingface_hub import hf_hub_download
 
 from stableflow.checks import check_choice, check_count, check_path
@@ -24,12 +22,12 @@ from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
 from stableflow.models.memory_plan import choose_plan, weighed
 from stableflow.models.quantised import load_gguf, quantise_weights, quantiser
+from stableflow.quiet import import_libraries
 from stableflow.reading import read_json
 
 __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
 
 COMPONENTS = "the components (components=)"
-TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
@@ -79,6 +77,7 @@ def load(
         UnknownNameError: Neither a bundled name, a path nor a hub id, or a pipeline of an unsupported class.
         LoadError: The files are missing, damaged, gated or out of reach; says which and what to do.
     """
+    import_libraries()
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     tiled = False
@@ -88,8 +87,8 @@ def load(
     if max_sequence_length is not None:
         check_count("max_sequence_length", max_sequence_length, 1, LONGEST_TEXT)
     location = _locate(name)
-    wanted = {"diffusers": (quantise, diffusers), "transformers": (quantise_text, transformers)}
-    quantisers = {name: quantiser(kind, library, dtype) for name, (kind, library) in wanted.items() if kind is not None}
+    wanted = {"diffusers": quantise, "transformers": quantise_text}
+    quantisers = {library: quantiser(kind, library, dtype) for library, kind in wanted.items() if kind is not None}
     single = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
     offline = without_hub(offline, location, lora, components if single else None)
     update = None if lora is None else read_lora(lora, offline=offline)
@@ -184,16 +183,18 @@ def _from_transformer_file(
 ) -> Any:
     if path.suffix == ".gguf" and "diffusers" in quantisers:
         raise InputError(f"{path.name} is quantised already; leave quantise out.")
+    from diffusers import FluxTransformer2DModel
+
     components = _components_location(components)
     index = _components_index(components, offline)
     offline = offline or Path(components).is_dir()
     with load_errors(components, what=COMPONENTS):
-        config = TRANSFORMER.load_config(components, subfolder="transformer", local_files_only=offline)
+        config = FluxTransformer2DModel.load_config(components, subfolder="transformer", local_files_only=offline)
     if path.suffix == ".gguf":
-        transformer = load_gguf(path, TRANSFORMER, config, dtype, components=components, offline=offline)
+        transformer = load_gguf(path, FluxTransformer2DModel, config, dtype, components=components, offline=offline)
     else:
         with load_errors(str(path)):
-            transformer = load_transformer(path, TRANSFORMER, config, dtype, components=components)
+            transformer = load_transformer(path, FluxTransformer2DModel, config, dtype, components=components)
     if "diffusers" in quantisers:
         quantise_weights(transformer, quantisers["diffusers"])
     return load_pipeline(

@@ -84,7 +84,7 @@ def sizes(pipeline: Any) -> Sizes:
 SD3 = Family(
     "SD3",
     pipelines=("StableDiffusion3Pipeline",),
-    blocks=(Blocks("double", "transformer_blocks", attentions=attentions, watch=watch),),
+    blocks=(Blocks("double", "transformer_blocks", attentions=attentions, watch=watch, rotary=False),),
     order=("image", "text"),
     text=(256, 512),
     guidance=classifier_free(7.0),

@@ -1,7 +1,7 @@
 """A synthetic world with exact ground truth: the true target image and changed region of any edit are known."""
 
 from stableflow.scenes.captions import caption, random_keep, vocabulary
-from stableflow.scenes.render import changed_region, render, render_pil
+from stableflow.scenes.render import changed_region, render, render_pil, silhouette
 from stableflow.scenes.world import (
     ATTRIBUTES,
     CONTINUOUS,
@@ -31,5 +31,6 @@ __all__ = [
     "render_pil",
     "sample",
     "sample_split",
+    "silhouette",
     "vocabulary",
 ]

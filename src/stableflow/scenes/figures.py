@@ -38,6 +38,12 @@ def draw_subject(canvas: Canvas, scene: Scene) -> None:
     x, feet, scale = subject_place(scene)
     height = 0.028 if scene.size == "usual" else 0.024 * scale
     canvas.ellipse(x, feet, 0.18 * scale, height, SHADOW)
+    draw_animal(canvas, scene)
+
+
+def draw_animal(canvas: Canvas, scene: Scene) -> None:
+    """Draw the animal with its hat, without its shadow."""
+    x, feet, scale = subject_place(scene)
     lift = JUMP * scale / 256 if scene.pose == "jumping" else 0.0
     figure = Figure(canvas, x, feet - lift, scale, facing=scene.facing)
     head = draw_bird(figure, scene) if scene.subject == "bird" else draw_quadruped(figure, scene)

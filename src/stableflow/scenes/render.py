@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stableflow.scenes.background import draw_background
 from stableflow.scenes.canvas import Canvas
-from stableflow.scenes.figures import draw_companion, draw_second, draw_subject
+from stableflow.scenes.figures import draw_animal, draw_companion, draw_second, draw_subject
 from stableflow.scenes.sign import draw_sign
 from stableflow.scenes.styles import apply_style
 from stableflow.scenes.world import Scene
@@ -36,3 +36,15 @@ def render(scene: Scene, size: int = 64) -> Float[Tensor, "3 size size"]:
 def changed_region(a: Scene, b: Scene, size: int = 64, *, tolerance: float = 2 / 255) -> Bool[Tensor, "size size"]:
     """Return where the pictures of two scenes differ: the exact region of an edit."""
     return ((render(a, size) - render(b, size)).abs() > tolerance).any(dim=0)
+
+
+def silhouette(scene: Scene, size: int = 64) -> Bool[Tensor, "size size"]:
+    """Return the pixels that are the animal's and its hat's, more than half of each; not its shadow's."""
+    pictures = []
+    for blank in (0, 255):  # what lets neither through is the animal
+        canvas = Canvas(size * OVERSAMPLING)
+        canvas.rectangle(0, 0, 1, 1, (blank, blank, blank))
+        draw_animal(canvas, scene)
+        pictures.append(canvas.image.resize((size, size), Image.Resampling.BOX).convert("L"))
+    black, white = (torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float() for picture in pictures)
+    return (white - black < 128).reshape(size, size)

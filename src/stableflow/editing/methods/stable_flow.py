@@ -17,7 +17,7 @@ from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
 from stableflow.editing.memory import KVMemory
-from stableflow.editing.policy import Hold, Policy, dialled, make_policy
+from stableflow.editing.policy import Hold, Policy, dialled, make_policy, weakened
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import as_json
 from stableflow.editing.run import Run
@@ -35,8 +35,8 @@ class StableFlow(Holding):
     """The editor.
 
     Args:
-        strength: Keys and values of all layers are held with weight (1 - strength)^2, instead of the settings below;
-            inside the region if there is one.
+        strength: Keys and values of all layers are held with weight (1 - strength)^2, instead of the settings below,
+            or beside a policy; inside the region if there is one.
         layers: Where keys and values are injected: "vital" for the preset of this checkpoint, "all", or layer numbers.
             With a region, outside it, and then in all layers unless numbers are given.
         weight: 1 replaces the edits' keys and values, 0 leaves them alone; a number, or a `Schedule` over flow time.
@@ -92,7 +92,8 @@ class StableFlow(Holding):
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
         if self.policy is not None:
-            return make_policy(self.policy)
+            chosen = make_policy(self.policy)
+            return chosen if self.strength is None else weakened(chosen, self.strength, within=run.region is not None)
         weight = as_schedule(self.weight).within(*self.t_window)
         outside = Hold(
             "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight

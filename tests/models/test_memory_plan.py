@@ -183,9 +183,9 @@ def test_loading_by_name_and_plan(monkeypatch):
     with pytest.raises(InputError, match="memory='16g' plans for an accelerator; this run is on the CPU"):
         sf.load("flux-dev", memory="16g", device="cpu")
     with pytest.raises(InputError, match="give it alone"):
-        loading.planned("flux-dev", "16g", "cuda", "model", None, None)
-    assert loading.planned("flux-dev", "16g", "cuda", "none", None, None) == ("model", "int8", None, False)
-    assert loading.planned("black-forest-labs/FLUX.1-dev", "80g", "cuda", "none", None, None) == (
+        loading.planned("flux-dev", "16g", "cuda", taken=True)
+    assert loading.planned("flux-dev", "16g", "cuda") == ("model", "int8", None, False)
+    assert loading.planned("black-forest-labs/FLUX.1-dev", "80g", "cuda") == (
         "none",
         None,
         None,

@@ -7,12 +7,10 @@ from huggingface_hub import try_to_load_from_cache
 
 from stableflow.cli.options import OutputFormat
 from stableflow.cli.output import Format, Reporter
-from stableflow.errors import InputError
+from stableflow.cli.plan import CARDS, fit
 from stableflow.models.bundled import present
 from stableflow.models.known import KNOWN, Known
-from stableflow.models.memory_plan import BYTES, MemoryPlan, choose_plan
-
-CARDS = ("80g", "24g", "16g", "12g", "8g")
+from stableflow.models.memory_plan import BYTES
 
 
 def models(
@@ -41,17 +39,5 @@ def _facts(known: Known, height: int, width: int, edits: int) -> dict[str, Any]:
         "cached": isinstance(try_to_load_from_cache(known.repository, "model_index.json"), str),
         "steps": known.steps,
         "guidance": known.guidance,
-        "plans": {card: _plan(known, card, height, width, edits) for card in CARDS},
+        "plans": {card: fit(known, card, height=height, width=width, rows=edits + 1) for card in CARDS},
     }
-
-
-def _plan(known: Known, card: str, height: int, width: int, edits: int) -> str | None:
-    try:
-        return in_words(choose_plan(known, card, height=height, width=width, rows=edits + 1))
-    except InputError:
-        return None
-
-
-def in_words(plan: MemoryPlan) -> str:
-    """Return a plan as a line."""
-    return f"{plan.peak / 1e9:.1f} GB at most ({plan.layout})"

@@ -46,6 +46,7 @@ def load(
     max_sequence_length: int | None = None,
     quantise: str | None = None,
     quantise_text: str | None = None,
+    tiled: bool = False,
     memory: str | None = None,
     attention_backend: str | None = None,
     compile: bool = False,
@@ -66,8 +67,8 @@ def load(
         quantise: Keep the transformer's weights in "int8" or "fp8" by torchao (extra `quantise`), or in "nf4" by
             bitsandbytes (extra `nf4`); GGUF files are.
         quantise_text: Likewise the text encoders'.
-        memory: Choose offload, quantise and quantise_text to fit a card: "24g", "16g" and so on (`BUDGETS`), or "auto"
-            for what is free on this one.
+        tiled: Encode and draw pictures tile by tile.
+        memory: Choose the four above to fit a card: "24g", "16g" and so on (`BUDGETS`), or "auto" for what is free.
         attention_backend: A kernel by diffusers' name, such as "native" or "sage"; it becomes the process's default.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
             compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
@@ -80,9 +81,9 @@ def load(
     import_libraries()
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
-    tiled = False
     if memory is not None:
-        offload, quantise, quantise_text, tiled = planned(name, memory, device, offload, quantise, quantise_text)
+        chosen = (offload != "none", quantise, quantise_text, tiled)
+        offload, quantise, quantise_text, tiled = planned(name, memory, device, taken=any(chosen))
     _check_offload(offload, device)
     if max_sequence_length is not None:
         check_count("max_sequence_length", max_sequence_length, 1, LONGEST_TEXT)
@@ -109,20 +110,25 @@ def load(
 
 
 def planned(
-    name: str | Path, memory: str, device: str, offload: str, quantise: str | None, quantise_text: str | None
+    name: str | Path, memory: str, device: str, *, taken: bool = False
 ) -> tuple[str, str | None, str | None, bool]:
-    """Return offload, quantise, quantise_text and whether to tile the autoencoder, to fit a card.
+    """Return offload, quantise, quantise_text and tiled, so chosen that the model fits a card.
+
+    Args:
+        taken: Whether one of them was chosen by hand.
 
     Raises:
-        InputError: One of them was chosen as well, the run is on the CPU, or nothing fits.
+        InputError: One was, the run is on the CPU, or nothing fits.
     """
-    if offload != "none" or quantise is not None or quantise_text is not None:
-        raise InputError("memory chooses offload, quantise and quantise_text by itself; give it alone, or give those.")
+    if taken:
+        raise InputError(
+            "memory chooses offload, quantise, quantise_text and tiled by itself; give it alone, or give those."
+        )
     if torch.device(device).type == "cpu":
         raise InputError(f"memory={memory!r} plans for an accelerator; this run is on the CPU. Leave it out.")
     plan = choose_plan(weighed(name), memory, torch.device(device))
-    numbers = {"bf16": None}
-    return plan.offload, numbers.get(plan.transformer, plan.transformer), numbers.get(plan.text, plan.text), plan.tiled
+    transformer, text = (None if numbers == "bf16" else numbers for numbers in (plan.transformer, plan.text))
+    return plan.offload, transformer, text, plan.tiled
 
 
 def _locate(name: str | Path) -> Path | str:

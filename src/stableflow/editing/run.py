@@ -96,8 +96,9 @@ class Run:
         self._solver_state: tuple[Any, Any] = (None, None)
         self.together, self.task = together, task
         looked_for = editor.looks_for if task is None or task.looks_for is None else task.looks_for
-        self.asked: Region | None = region_of(self, looked_for if region is None else region)
-        self.region: Region | None = editor.acting(self, self.asked)
+        self.region: Region | None = None
+        self.asked = self.region = region_of(self, looked_for if region is None else region)
+        self.region = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from stableflow.editing.source import Source
-from stableflow.models.base import Conditioning, FlowModel, Guidance
+from stableflow.errors import InputError
+from stableflow.models.base import Conditioning, Differentiable, FlowModel, Guidance
 from stableflow.types import Images, Latents
 
 
@@ -43,3 +44,14 @@ def dtype_name(model: FlowModel) -> str:
 def require_same_model(model: FlowModel, source: Source) -> None:
     """Raise FingerprintError unless the source was made with this checkpoint in this type."""
     source.fingerprint.require(checkpoint=model.checkpoint_hash(), dtype=dtype_name(model))
+
+
+def differentiable(model: FlowModel) -> Differentiable:
+    """Return the model, through whose passes gradients go.
+
+    Raises:
+        InputError: They do not.
+    """
+    if not isinstance(model, Differentiable):
+        raise InputError(f"This editor follows gradients, and {model.name} gives none: it has no velocity_with_grad.")
+    return model

@@ -45,8 +45,8 @@ class Order(BaseModel):
         editor, set: The method by name, and its settings.
         task: What is wanted, which chooses the method, its settings and the region to look for.
         guidance_each: Guidance of single edits, one each, where it is not the editor's.
-        region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
-            outside.
+        region, keeping, together, exact: Where edits may act, or which words' places must stay; whether they make one
+            picture, and whether the given pixels stay outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
         image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
     """
@@ -75,6 +75,7 @@ class Order(BaseModel):
     set: dict[str, Any] = Field(default_factory=dict)
     task: str | None = None
     region: str | None = None
+    keeping: list[str] | None = None
     together: bool = False
     exact: bool | None = None
     guidance_each: list[Scale | None] | None = None
@@ -224,10 +225,9 @@ class Order(BaseModel):
         """Draw the edits of a source that was made by this order."""
         each = self.guidance_each or [None] * len(self.to)
         wishes = [Edit(prompt, guidance_scale=scale) for prompt, scale in zip(self.to, each)]
-        return editor.edit(
-            source, wishes, region=self.region, task=self.task, together=self.together, exact=self.exact,
-            callback=callback, **({} if self.task is None else self.settings()),
-        )  # fmt: skip
+        where = {"region": self.region, "keep": self.keeping, "together": self.together, "exact": self.exact}
+        settings = {} if self.task is None else self.settings()
+        return editor.edit(source, wishes, task=self.task, callback=callback, **where, **settings)
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
         """Make the source and its edits.

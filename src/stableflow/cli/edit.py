@@ -39,6 +39,10 @@ def edit(
     ] = None,
     preview: Annotated[int, typer.Option("--preview", help="Write preview.png every so many steps; 0 never.")] = 0,
     metadata: Annotated[bool, typer.Option(help="Put the recipe into the PNGs.")] = True,
+    max_outside: Annotated[
+        float | None,
+        typer.Option("--max-outside", help="Exit with 3 if an edit changes more outside its mask, 0 to 1."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")] = False,
 ) -> None:
     """Edit a drawn picture (--prompt, --seed) or a real one (--image, --prompt): one result for every --to."""
@@ -66,6 +70,7 @@ def edit(
     original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
     _report(result, files, reporter)
+    _gate(result, max_outside)
 
 
 def make_source(editor: Editor, order: Order, reporter: Reporter) -> Source:
@@ -98,6 +103,9 @@ def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any
         raise InputError(f"The recipe in {path} names a file as its region, {visible(region)!r}. Give it with --mask.")
     return values
 
+
+TOO_MUCH = 3
+"""Exit code of an edit that changes more outside its region than it may; its files are written all the same."""
 
 SOURCE_SETTINGS = ("prompt", "seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge", "preset")
 
@@ -132,6 +140,14 @@ def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRe
             save_png(out / "preview.png", to_pil(editor.model.decode_latents(record.estimate()[-1:])[0]))
 
     return callback
+
+
+def _gate(result: EditResult, most: float | None) -> None:
+    """Leave with a code of its own where an edit has changed more outside its region than it may."""
+    changed = [value for value in result.outside_change if most is not None and not value <= most]
+    if changed:
+        typer.echo(f"error: outside the mask {max(changed):.4f} has changed, and --max-outside is {most:g}.", err=True)
+        raise typer.Exit(TOO_MUCH)
 
 
 def _report(result: EditResult, files: list[Path], reporter: Reporter) -> None:

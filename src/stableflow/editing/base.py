@@ -20,7 +20,7 @@ from stableflow.editing.run import Run
 from stableflow.editing.settable import Settable
 from stableflow.editing.source import Source
 from stableflow.editing.tasks.base import Task, as_task
-from stableflow.editing.where import Where
+from stableflow.editing.where import Where, all_but
 from stableflow.editing.wishes import Wishes
 from stableflow.flow.integrate import Callback, walk
 from stableflow.flow.schedule import ALWAYS, Schedule
@@ -169,6 +169,7 @@ class Editor(Settable, ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        keep: Sequence[str] | None = None,
         task: str | Task | None = None,
         together: bool = False,
         exact: bool | None = None,
@@ -182,6 +183,7 @@ class Editor(Settable, ABC):
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
                 (`REGIONS`). Outside, latents follow the source's path.
+            keep: Words of the source's prompt whose places must stay, instead of a region.
             task: What is wanted ("remove", "background": `TASKS`), which chooses the editor, its settings and, where no
                 region is given, what region is looked for.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
@@ -196,7 +198,7 @@ class Editor(Settable, ABC):
             InputError: A setting is out of range, or the region does not fit.
             NumericsError: A step produced NaN or infinity.
         """
-        wanted = as_task(task)
+        wanted, region = as_task(task), all_but(keep, region)
         editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
         exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)

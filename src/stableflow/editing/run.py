@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.editing.drift import outside_change, shift
 from stableflow.editing.passes import decode, require_same_model, standard_noise
 from stableflow.editing.path import Path, checked_guidance
 from stableflow.editing.prompts import encode_prompts
@@ -95,7 +96,8 @@ class Run:
         self.together, self.task = together, task
         looked_for = editor.looks_for if task is None or task.looks_for is None else task.looks_for
         self.asked: Region | None = region_of(self, looked_for if region is None else region)
-        self.region: Region | None = editor.acting(self, self.asked)
+        self.region: Region | None = self.asked  # what the editor's plan may ask of it
+        self.region = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
 
@@ -269,13 +271,22 @@ class Run:
 
     def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
         source, blend = self.source, None
+        given = (source.images if source.given is None else source.given).cpu()
         if self.region is not None and exact:
-            shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
+            shown = self._shown_region or self.region
             hard = bool(((shown.amount == 0) | (shown.amount == 1)).all())
             blend = shown.feather(SEAM) if hard else shown
-            given = source.images if source.given is None else source.given
-            images = blend.composite(given.cpu(), images)
-        return EditResult(self._titles, images, latents, source, recipe_of(self, exact), blend)
+            images = blend.composite(given, images)
+        changed, moved = outside_change(given, images, self._shown_region), shift(given, images)
+        recipe = recipe_of(self, exact) | {"outside_change": changed, "shift": [list(pair) for pair in moved]}
+        return EditResult(self._titles, images, latents, source, recipe, blend)
+
+    @property
+    def _shown_region(self) -> Region | None:
+        """Where each picture of the result may differ."""
+        if self.region is None or not self.together:
+            return self.region
+        return Region(self.region.amount.amax(0, keepdim=True))
 
     @property
     def _titles(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """One run as JSON: what the command line, a YAML file, a picture's recipe, an app or a request asks for."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from stableflow.checks import LARGEST_GUIDANCE, LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.least import AUTO
 from stableflow.editing.path import LARGEST_NUDGE
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import settings_in
@@ -30,8 +32,7 @@ SHORT = {
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
-
-
+Strength = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 
 
@@ -40,13 +41,10 @@ class Order(BaseModel):
 
     Args:
         model, dtype, max_sequence_length, lora, quantise, components: What draws, and how it is loaded.
-        prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
-        to: The edited prompts.
-        editor, set: The method by name, and its settings.
-        task: What is wanted, which chooses the method, its settings and the region to look for.
-        guidance_each: Guidance of single edits, one each, where it is not the editor's.
-        region, keeping, together, exact: Where edits may act, or which words' places must stay; whether they make one
-            picture, and whether the given pixels stay outside.
+        prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source; to: edited prompts.
+        editor, set, task: The method and its settings, or what is wanted, which chooses both and a region to look for.
+        guidance_each, strength_each: Of single edits, one each, where it is not the editor's.
+        region, keeping, together, exact: Where edits act, or words that stay; one picture or many; pixels kept outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
         image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
     """
@@ -79,13 +77,14 @@ class Order(BaseModel):
     together: bool = False
     exact: bool | None = None
     guidance_each: list[Scale | None] | None = None
-    strength: float | None = Field(None, ge=0, le=1)
+    strength_each: list[Strength | None] | None = None
+    strength: Strength | Literal["auto"] | None = None
     negative: str | None = None
     edit_guidance: Scale | list[Scale] | None = None
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None
-    keep: Literal["auto", "device", "cpu", "share"] | None = None
+    keep: Literal["auto", "device", "cpu", "disk", "share"] | None = None
     preset: str | dict[str, Any] | None = None
     image_digest: str | None = None
     expected: dict[str, Any] | None = None
@@ -118,8 +117,7 @@ class Order(BaseModel):
         Raises:
             InputError: Another editor is asked for beside the task.
         """
-        wanted = as_task(self.task)
-        if wanted is None:
+        if (wanted := as_task(self.task)) is None:
             return self.editor
         if "editor" in self.model_fields_set and self.editor != wanted.editor:
             raise InputError(
@@ -138,9 +136,8 @@ class Order(BaseModel):
             InputError, UnknownNameError, ImageError: Names the setting or the file.
         """
         known = EDITORS[self.method].setting_names()
-        for name in self.settings():
-            if name not in known:
-                raise unknown_name(f"setting of {self.method}", name, known)
+        for name in [name for name in self.settings() if name not in known]:
+            raise unknown_name(f"setting of {self.method}", name, known)
         if (wanted := as_task(self.task)) is not None:
             wanted.check(self.settings())
         if self.solver is not None:
@@ -153,7 +150,8 @@ class Order(BaseModel):
     def make_editor(self, model: FlowModel) -> Editor:
         """Return the editor with its settings, all checked."""
         wanted = as_task(self.task)
-        return EDITORS[self.method](model, **({} if wanted is None else wanted.settings) | self.settings())
+        settings: dict[str, Any] = {**({} if wanted is None else wanted.settings), **self.settings()}
+        return EDITORS[self.method](model, **{name: value for name, value in settings.items() if value != AUTO})
 
     def make_source(self, editor: Editor, callback: Callback | None = None) -> Source:
         """Draw the source, or take the picture; of a repeated run it must be the same one.
@@ -223,19 +221,14 @@ class Order(BaseModel):
 
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
-        each = self.guidance_each or [None] * len(self.to)
-        wishes = [Edit(prompt, guidance_scale=scale) for prompt, scale in zip(self.to, each)]
-        where = {"region": self.region, "keep": self.keeping, "together": self.together, "exact": self.exact}
-        settings = {} if self.task is None else self.settings()
-        return editor.edit(source, wishes, task=self.task, callback=callback, **where, **settings)
+        each = zip_longest(self.to, self.guidance_each or (), self.strength_each or ())
+        wishes = [Edit(prompt, guidance_scale=scale, strength=strength) for prompt, scale, strength in each]
+        how: dict[str, Any] = {n: v for n, v in self.settings().items() if self.task is not None or v == AUTO}
+        how |= {n: getattr(self, n) for n in ("region", "task", "together", "exact")} | {"keep": self.keeping}
+        return editor.edit(source, wishes, callback=callback, **how)
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
-        """Make the source and its edits.
-
-        Args:
-            model: Loaded as the order says.
-            callback: Told of every step of both.
-        """
+        """Make the source and its edits by a model that is loaded as the order says; every step of both is told."""
         editor = self.make_editor(model)
         return self.edit(editor, self.make_source(editor, callback), callback)
 
@@ -256,6 +249,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
             "together": recipe.get("together", False), "guidance_each": recipe.get("edit_guidance"),
+            "strength_each": recipe.get("edit_strength"),
             "set": settings_in(recipe, made_by), "expected": dict(source),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"

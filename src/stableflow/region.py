@@ -97,6 +97,11 @@ class Region:
         """Height and width in pixels."""
         return self.amount.shape[1], self.amount.shape[2]
 
+    @property
+    def is_hard(self) -> bool:
+        """Whether every amount is 0 or 1."""
+        return bool(((self.amount == 0) | (self.amount == 1)).all())
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return self.amount.shape[0]

@@ -7,7 +7,7 @@ import torch
 from on_families import EDITS, SOURCE, check_end_to_end, made, on_two_families
 
 from stableflow.editing import EDITORS
-from stableflow.editing.methods.pixelman import filled
+from stableflow.editing.collage import filled
 from stableflow.editing.wishes import Edit
 from stableflow.errors import InputError
 from stableflow.flow.stochastic import noise_of, turned

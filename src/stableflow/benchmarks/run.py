@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.following import DRAWN_AGAIN, take_turns
 from stableflow.benchmarks.judges import Judge
 from stableflow.benchmarks.settings import Setting
 from stableflow.editing import EDITORS
@@ -48,7 +49,8 @@ class Benchmark:
     Args:
         name: Of the data set.
         judges: Each adds its figures to every record.
-        folder: For records and pictures; a killed run goes on where it was. None keeps records only, in memory.
+        folder: For records and pictures; a killed run goes on where it was, and a later one may bring more cases and
+            settings. None keeps records only, in memory.
 
     Raises:
         InputError: There is nothing to run, names repeat, or the folder holds another benchmark.
@@ -77,7 +79,7 @@ class Benchmark:
             "settings": {setting.name: dataclasses.asdict(setting) for setting in settings},
             "metrics": [dataclasses.asdict(judge.card) for judge in judges if judge.card is not None],
         }
-        self.cells = Cells(folder, json.loads(json.dumps(job, default=str)))
+        self.cells = Cells(folder, json.loads(json.dumps(job, default=str)), growing=("cases", "settings"))
         self._sources: tuple[str, dict[str, Source]] = ("", {})
 
     def tasks(self) -> list[Task[Trial]]:
@@ -107,7 +109,10 @@ class Benchmark:
             source = self._source(case, setting)
             editor = EDITORS[setting.editor](self.model, **{**setting.options, **setting.edit})
             begun = time.perf_counter()
-            result = editor.edit(source, list(case.edits), **setting.arguments(case))
+            if setting.follow:
+                result = take_turns(editor, source, case.edits, setting.follow, setting.source or DRAWN_AGAIN)
+            else:
+                result = editor.edit(source, list(case.edits), **setting.arguments(case))
             record["seconds"] = round(time.perf_counter() - begun, 4)
             record["nfe"] = result.recipe["nfe"]
             original = source.images if case.image is None else self._given(case, source)

@@ -11,7 +11,8 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stableflow.cli import bench, doctor, edit, editors, invert, maps, scenes, train, vital
+from stableflow.cli import app as web
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, move, scenes, session, train, vital
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
@@ -31,13 +32,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("edit")(edit.edit)
+app.command("move")(move.move)
 app.command("invert")(invert.invert)
+app.add_typer(session.app, name="session")
 app.command("editors")(editors.editors)
 app.command("tasks")(editors.tasks)
 app.add_typer(vital.app, name="vital")
 app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)
 app.command("report")(bench.report)
+app.command("app")(web.app)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)

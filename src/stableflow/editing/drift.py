@@ -1,11 +1,19 @@
 """How much an edit changes what it should not: the mean change outside its region, and a shift of the whole picture."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.region import Region
 from stableflow.types import Images
+
+
+def drift(given: Float[Tensor, "1 3 height width"], edits: Images, region: Region | None) -> dict[str, Any]:
+    """Return what recipes say of it."""
+    moved = [list(pair) for pair in shift(given, edits)]
+    return {"outside_change": outside_change(given, edits, region), "shift": moved}
 
 
 def outside_change(given: Float[Tensor, "1 3 height width"], edits: Images, region: Region | None) -> list[float]:

@@ -32,7 +32,7 @@ class Recording:
 
     Args:
         layers: Indices in execution order.
-        memory: "device", "cpu", "share" (none: the source runs beside its edits) or "auto".
+        memory: "device", "cpu", "disk", "share" (none: the source runs beside its edits) or "auto".
         precision: "exact" or "fp8".
     """
 
@@ -163,7 +163,8 @@ def record_again(model: FlowModel, source: Source, recording: Recording) -> tupl
     """Walk a source's path once more and keep other keys and values; returns the path and the evaluations."""
     made, path = source.fingerprint, source.path
     solver = replay_solver(made, path)
-    store = recording.store(model, solver, source.grid, made.height, made.width)
+    counted = solver.solver if isinstance(solver, Anchored) else solver
+    store = recording.store(model, counted, source.grid, made.height, made.width)
     if store is None:
         return replace(path, store=None), 0
     velocity = CountedVelocity(model, source.conditioning, made.guidance_scale)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.editing.source import Source
@@ -43,3 +44,16 @@ def dtype_name(model: FlowModel) -> str:
 def require_same_model(model: FlowModel, source: Source) -> None:
     """Raise FingerprintError unless the source was made with this checkpoint in this type."""
     source.fingerprint.require(checkpoint=model.checkpoint_hash(), dtype=dtype_name(model))
+
+
+def laid_over(
+    ground: Float[Tensor, "1 *shape"], edits: Float[Tensor, "edits *shape"], free: Float[Tensor, "edits *mask"]
+) -> Latents:
+    """Lay edits over the ground by their regions, later ones on top; every row goes on from what results.
+
+    So each prompt sees, at the next step, what the others have made of their regions, and seams heal: this is
+    MultiDiffusion's fusion with masks, in one batch. A row's own idea of the outside of its region is given up.
+    """
+    for edit, region in zip(edits.split(1), free.split(1)):
+        ground = torch.lerp(ground, edit, region)
+    return ground.expand_as(edits)

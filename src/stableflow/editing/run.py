@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.editing.drift import outside_change, shift
-from stableflow.editing.passes import decode, require_same_model, standard_noise
+from stableflow.editing.drift import drift
+from stableflow.editing.passes import decode, laid_over, require_same_model, standard_noise
 from stableflow.editing.path import Path, checked_guidance
 from stableflow.editing.prompts import encode_prompts
 from stableflow.editing.recipe import recipe_of
@@ -39,6 +39,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     looks_for: ClassVar[str | None]
+    strength_each: ClassVar[bool]
 
     @property
     def model(self) -> FlowModel: ...
@@ -50,6 +51,7 @@ class Method(Protocol):
     def held(self, run: "Run", t: float) -> Latents: ...
     def pinned(self, run: "Run") -> Schedule: ...
     def settings(self) -> dict[str, Any]: ...
+    def shown(self, run: "Run", images: Images) -> tuple[Images, Region]: ...
     def notes(self, run: "Run") -> dict[str, Any]: ...
 
 
@@ -85,7 +87,10 @@ class Run:
             raise InputError(f"source must come from generate, invert or Source.load, got {type(source).__name__}.")
         require_same_model(self.model, source)
         self.source = source.to(self.model.device)
+        self.named: Source | None = None  # what results name, where edits walk the path of another source
         self.wishes: tuple[Edit, ...] = as_edits(wishes)
+        if any(wish.strength is not None for wish in self.wishes) and not editor.strength_each:
+            raise InputError(f"{editor.name} walks all edits of a call at one strength; give it instead of Edit's.")
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
         self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
         self.nfe = {"source": source.nfe, "edit": 0}
@@ -95,8 +100,9 @@ class Run:
         self._solver_state: tuple[Any, Any] = (None, None)
         self.together, self.task = together, task
         looked_for = editor.looks_for if task is None or task.looks_for is None else task.looks_for
+        self.region: Region | None = None
         self.asked: Region | None = region_of(self, looked_for if region is None else region)
-        self.region: Region | None = self.asked  # what the editor's plan may ask of it
+        self.region = self.asked  # which a policy may ask for
         self.region = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
@@ -205,7 +211,7 @@ class Run:
     def settle(self, z: Latents, t: float) -> Latents:
         """Put what lies outside the region back where the source is at t, as far as the editor's policy says.
 
-        Together, the edits then become one picture: see `_laid_over`.
+        Together, the edits then become one picture: see `laid_over`.
         """
         if self.region is None:
             return z
@@ -214,20 +220,10 @@ class Run:
             return z
         held, (beside, edits) = self.editor.held(self, t), z.tensor_split([len(z) - len(self.edits)])
         if self.together:
-            edits = self._laid_over(torch.lerp(held, edits[:1], 1 - pin), edits)
+            edits = laid_over(torch.lerp(held, edits[:1], 1 - pin), edits, self.free)
         else:
             edits = torch.lerp(held.expand_as(edits), edits, 1 - pin * (1 - self.free))
         return torch.cat([beside, edits])
-
-    def _laid_over(self, ground: Float[Tensor, "1 *shape"], edits: Float[Tensor, "edits *shape"]) -> Latents:
-        """Lay the edits over the ground by their regions, later ones on top; every row goes on from what results.
-
-        So each prompt sees, at the next step, what the others have made of their regions, and seams heal: this is
-        MultiDiffusion's fusion with masks, in one batch. A row's own idea of the outside of its region is given up.
-        """
-        for edit, free in zip(edits.split(1), self.free.split(1)):
-            ground = torch.lerp(ground, edit, free)
-        return ground.expand_as(edits)
 
     @cached_property
     def free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
@@ -270,25 +266,31 @@ class Run:
         return self._shown(images, latents, exact)
 
     def _shown(self, images: Images, latents: Latents, exact: bool) -> EditResult:
-        source, blend = self.source, None
-        given = (source.images if source.given is None else source.given).cpu()
+        blend = None
         if self.region is not None and exact:
-            shown = self._shown_region or self.region
-            hard = bool(((shown.amount == 0) | (shown.amount == 1)).all())
-            blend = shown.feather(SEAM) if hard else shown
-            images = blend.composite(given, images)
-        changed, moved = outside_change(given, images, self._shown_region), shift(given, images)
-        recipe = recipe_of(self, exact) | {"outside_change": changed, "shift": [list(pair) for pair in moved]}
-        return EditResult(self._titles, images, latents, source, recipe, blend)
+            images, blend = self.editor.shown(self, images)
+        recipe = recipe_of(self, exact) | drift(self.given, images, self._open)
+        return EditResult(self._titles, images, latents, self.named or self.source, recipe, blend)
 
     @property
-    def _shown_region(self) -> Region | None:
+    def given(self) -> Images:
+        """The picture that was given, as the model draws it where none was, on the CPU."""
+        return (self.source.images if self.source.given is None else self.source.given).cpu()
+
+    @property
+    def _open(self) -> Region | None:
         """Where each picture of the result may differ."""
         if self.region is None or not self.together:
             return self.region
         return Region(self.region.amount.amax(0, keepdim=True))
 
+    def put_back(self, images: Images) -> tuple[Images, Region]:
+        """Return pictures with the given one's own pixels outside the region, and how far they show."""
+        assert self.region is not None
+        shown = self._open or self.region
+        blend = shown.feather(SEAM) if shown.is_hard else shown
+        return blend.composite(self.given, images), blend
+
     @property
     def _titles(self) -> tuple[str, ...]:
-        """What each picture shows."""
         return ("; ".join(self.edits.prompts),) if self.together else self.edits.prompts

@@ -75,6 +75,13 @@ class _Settings(BaseModel):
 
 def save_source(source: Source, folder: FilePath) -> None:
     """Write tensors first, then the settings whose digest they carry: a pair that was torn apart is refused."""
+    text = settings_text(source)
+    write_tensors(folder / TENSORS_FILE, _tensors(source), metadata={"settings": _digest(text)})
+    write_text_atomic(folder / SETTINGS_FILE, text)
+
+
+def settings_text(source: Source) -> str:
+    """Return what a source's settings file holds."""
     settings = {
         "format": FORMAT,
         "fingerprint": dataclasses.asdict(source.fingerprint),
@@ -82,9 +89,7 @@ def save_source(source: Source, folder: FilePath) -> None:
         "shared": source.store is None,
         "nfe": source.nfe,
     }
-    text = json.dumps(settings, indent=2) + "\n"
-    write_tensors(folder / TENSORS_FILE, _tensors(source), metadata={"settings": _digest(text)})
-    write_text_atomic(folder / SETTINGS_FILE, text)
+    return json.dumps(settings, indent=2) + "\n"
 
 
 def load_source(folder: FilePath, *, device: torch.device | str) -> Source:

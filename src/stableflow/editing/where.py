@@ -63,12 +63,12 @@ def region_of(run: Asked, region: Any) -> Region | None:
     if all(where is None for where in asked):
         return None
     size = size_of(run)
-    found: dict[int, Region] = {}
+    known: dict[int, Region] = {}
     rows = []
     for row, where in enumerate(asked):
-        if id(where) not in found:
-            found[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
-        rows.append(found[id(where)].row(row).amount)
+        if id(where) not in known:
+            known[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
+        rows.append(known[id(where)].row(row).amount)
     return Region(torch.cat(rows))
 
 
@@ -85,6 +85,18 @@ def all_but(words: Sequence[str] | None, region: Where | None) -> Where | None:
     if isinstance(words, str) or not words or not all(isinstance(word, str) and word.strip() for word in words):
         raise InputError(f"keep takes words of the source's prompt, such as ['dog', 'sign'], got {short(words)}.")
     return f"keep:{','.join(words)}"
+
+
+def found(run: Asked, where: Where) -> Region:
+    """Return one region of a run's source, at its pixels.
+
+    Raises:
+        InputError: It is described wrongly, of another aspect, or not the same for all edits.
+    """
+    region = _found(run, where).fitted(size_of(run))
+    if any(region.row(row) != region.row(0) for row in range(1, len(region))):
+        raise InputError(f"One region is asked for, and {short(where)} is another for each edit.")
+    return region.row(0)
 
 
 def check_where(text: str) -> None:
@@ -127,6 +139,15 @@ def describe(region: Region) -> str:
 @REGIONS.register("amount")
 def of_amounts(run: Asked, details: str) -> Region:
     """What `describe` wrote: the amounts themselves."""
+    return read_amounts(details)
+
+
+def read_amounts(details: str) -> Region:
+    """Return the region that `describe` wrote behind "amount:".
+
+    Raises:
+        InputError: It is damaged, or larger than a picture may be.
+    """
     shape_text, _, data = details.partition(":")
     try:
         rows, height, width = (int(side) for side in shape_text.split("x"))

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stableflow.errors import InputError, TokenLayoutError
@@ -28,12 +28,15 @@ class Blend:
         t_window: Closed interval of flow times (low, high) outside of which the weight is 0; 1 is noise.
         region: Where, at the pixels of the padded picture, instead of a token mask: each token takes the mean of its
             pixels. What an edit may change is the region, so that what is held of its source is `~region`.
+        reads: For each image token the one of the source that it takes; its own when None. Keys are met before they
+            are turned to their position, so that a key which is taken from elsewhere is turned to where it is read.
     """
 
     weight: float | Schedule = 1.0
     token_mask: Float[Tensor, "*edits token_rows token_columns"] | None = None
     t_window: tuple[float, float] = WHOLE_FLOW
     region: Region | None = None
+    reads: Int[Tensor, " image_tokens"] | None = None
 
     def __post_init__(self) -> None:
         if not all(0.0 <= value <= 1.0 for value in self.schedule.values):
@@ -52,7 +55,8 @@ class Blend:
     def replaces(self) -> bool:
         """Whether, where it acts, nothing of the edit's own is left."""
         values = set(self.schedule.values)
-        return self.schedule.is_stepped and 1.0 in values <= {0.0, 1.0} and self.token_mask is None is self.region
+        everywhere = self.token_mask is None and self.region is None and self.reads is None
+        return self.schedule.is_stepped and 1.0 in values <= {0.0, 1.0} and everywhere
 
     def acts_at(self, t: float) -> bool:
         """Whether anything is blended at flow time t."""
@@ -66,11 +70,23 @@ class Blend:
         t: float,
     ) -> Float[Tensor, "edits image_tokens dim"]:
         """Return the blended features; exactly the source's where the amount is 1, exactly their own where 0."""
+        if self.reads is not None:
+            source = source[:, self._checked_reads(layout)]
         source, weight = source.expand_as(features), self.schedule(t)
         where = self._amounts(layout, rows=features.shape[0])
         if where is None:
             return source if weight == 1.0 else torch.lerp(features, source, weight)
+        where = layout.computed(where)
         return torch.lerp(features, source, weight * where.to(features))
+
+    def _checked_reads(self, layout: TokenLayout) -> Int[Tensor, " image_tokens"]:
+        assert self.reads is not None
+        if self.reads.shape != (layout.image_tokens,):
+            raise TokenLayoutError(
+                f"reads says for {len(self.reads)} tokens which one of the source they take, but this pass has "
+                f"{layout.image_rows} x {layout.image_columns} image tokens."
+            )
+        return self.reads
 
     @cached_property
     def _on_grids(self) -> dict[tuple[int, int], Tensor]:

@@ -1,11 +1,11 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from huggingface_hub import hf_hub_download
 
@@ -19,15 +19,16 @@ from stableflow.models.components import check_index, load_pipeline
 from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
 from stableflow.models.hub import without_hub
+from stableflow.models.layer_sets import fetch_set, local_sets
 from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
 from stableflow.models.quantised import load_gguf, quantise_weights
+from stableflow.quiet import import_libraries
 from stableflow.reading import read_json
 
 __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
 
 COMPONENTS = "the components (components=)"
-TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
@@ -48,6 +49,7 @@ def load(
     quantise: str | None = None,
     attention_backend: str | None = None,
     compile: bool = False,
+    layer_sets: str | None = None,
 ) -> FlowModel:
     """Load a model.
 
@@ -66,12 +68,15 @@ def load(
         attention_backend: A kernel by diffusers' name, such as "native" or "sage"; it becomes the process's default.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
             compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
+        layer_sets: A hub repository that is asked for the vital layers of this checkpoint, by its hash, where they are
+            neither shipped nor in a local folder; see `stableflow vital push` and `pull`.
 
     Raises:
         InputError: The attention backend is unknown or cannot run here, or this family's blocks cannot be compiled.
         UnknownNameError: Neither a bundled name, a path nor a hub id, or a pipeline of an unsupported class.
         LoadError: The files are missing, damaged, gated or out of reach; says which and what to do.
     """
+    import_libraries()
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     _check_offload(offload, device)
@@ -93,7 +98,21 @@ def load(
     model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
     if compile:
         compile_blocks(pipeline.transformer, model.layers)
+    if layer_sets is not None:
+        _find_layer_set(layer_sets, model.checkpoint_hash(), offline)
     return model
+
+
+def _find_layer_set(repository: str, checkpoint: str, offline: bool) -> None:
+    """Have the layer set of a checkpoint in a local folder, where presets are looked for; warns where there is none."""
+    if any(file.stem == checkpoint for file in local_sets()):
+        return
+    if fetch_set(repository, checkpoint, offline=offline) is None:
+        warnings.warn(
+            f"{repository} has no layers of this checkpoint ({checkpoint}). Measure them with `stableflow vital`, and "
+            "share them with `stableflow vital push`.",
+            stacklevel=3,
+        )
 
 
 def _locate(name: str | Path) -> Path | str:
@@ -127,9 +146,10 @@ def _quantiser(kind: str) -> Any:
     check_choice("kind of quantised weights", kind, QUANTISED)
     if find_spec("torchao") is None:
         raise MissingExtraError("Quantised weights need torchao: pip install 'stableflow[quantise]'.")
+    from diffusers import TorchAoConfig
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-    return diffusers.TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
+    return TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
 
 
 def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
@@ -158,16 +178,18 @@ def _model_index(location: Path | str, revision: str | None, offline: bool) -> M
 def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
     if path.suffix == ".gguf" and quantiser is not None:
         raise InputError(f"{path.name} is quantised already; leave quantise out.")
+    from diffusers import FluxTransformer2DModel
+
     components = _components_location(components)
     index = _components_index(components, offline)
     offline = offline or Path(components).is_dir()
     with load_errors(components, what=COMPONENTS):
-        config = TRANSFORMER.load_config(components, subfolder="transformer", local_files_only=offline)
+        config = FluxTransformer2DModel.load_config(components, subfolder="transformer", local_files_only=offline)
     if path.suffix == ".gguf":
-        transformer = load_gguf(path, TRANSFORMER, config, dtype, components=components, offline=offline)
+        transformer = load_gguf(path, FluxTransformer2DModel, config, dtype, components=components, offline=offline)
     else:
         with load_errors(str(path)):
-            transformer = load_transformer(path, TRANSFORMER, config, dtype, components=components)
+            transformer = load_transformer(path, FluxTransformer2DModel, config, dtype, components=components)
     if quantiser is not None:
         quantise_weights(transformer, quantiser)
     given = {"transformer": transformer}

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from stableflow.checks import LONGEST_SIDE, check_count, check_steps
 from stableflow.editing.base import Editor, editor
+from stableflow.editing.collage import filled
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
 from stableflow.flow.stochastic import image_of
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.region import Region
-from stableflow.types import Images, Latents
+from stableflow.types import Latents
 
 FREE_STEPS = 2  # at the end, in which the moved thing itself may settle
 
@@ -108,18 +109,3 @@ class PixelMan(Editor):
         height, width = pixels.shape[-2:]
         padded = F.pad(collage, (0, made.width - width, 0, made.height - height), mode="replicate")
         return torch.lerp(run.clean, self.model.encode_image(padded), run.free[:1])  # outside as edits are held
-
-
-def filled(pixels: Images, hole: Float[Tensor, "1 1 height width"]) -> Images:
-    """Return the picture with the hole (1 inside) filled smoothly from around it; the rest as it is."""
-    return torch.where(hole == 0, pixels, _spread(pixels * (1 - hole), 1 - hole))
-
-
-def _spread(total: Images, weight: Float[Tensor, "1 1 height width"]) -> Images:
-    """Known colours at this size, and those of half the size where none are."""
-    known = total / weight.clamp_min(1e-6)
-    if max(total.shape[-2:]) == 1:
-        return known
-    coarse = _spread(F.avg_pool2d(total, 2, ceil_mode=True), F.avg_pool2d(weight, 2, ceil_mode=True))
-    wide = F.interpolate(coarse, size=total.shape[-2:], mode="bilinear")
-    return torch.lerp(wide, known, weight)

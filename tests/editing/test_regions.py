@@ -192,7 +192,20 @@ def test_what_can_be_known_without_a_picture_is_checked_before_it(tmp_path):
 
 
 def test_every_kind_says_how_it_is_written():
-    assert set(REGIONS) == {"amount", "mask", "box", "polygon", "points", "word", "change", "foreground"}
+    assert set(REGIONS) == {
+        "amount",
+        "mask",
+        "box",
+        "polygon",
+        "points",
+        "word",
+        "change",
+        "foreground",
+        "keep",
+        "lost",
+        "kept",
+        "rewritten",
+    }
     assert all(REGIONS[kind].__doc__ for kind in REGIONS)
 
 

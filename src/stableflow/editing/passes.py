@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.editing.source import Source
@@ -55,3 +56,16 @@ def differentiable(model: FlowModel) -> Differentiable:
     if not isinstance(model, Differentiable):
         raise InputError(f"This editor follows gradients, and {model.name} gives none: it has no velocity_with_grad.")
     return model
+
+
+def laid_over(
+    ground: Float[Tensor, "1 *shape"], edits: Float[Tensor, "edits *shape"], free: Float[Tensor, "edits *mask"]
+) -> Latents:
+    """Lay edits over the ground by their regions, later ones on top; every row goes on from what results.
+
+    So each prompt sees, at the next step, what the others have made of their regions, and seams heal: this is
+    MultiDiffusion's fusion with masks, in one batch. A row's own idea of the outside of its region is given up.
+    """
+    for edit, region in zip(edits.split(1), free.split(1)):
+        ground = torch.lerp(ground, edit, region)
+    return ground.expand_as(edits)

@@ -4,14 +4,16 @@ The names below are the public API; each is imported when it is first used, sinc
 """
 
 import importlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from stableflow.quiet import quietly
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
+    from stableflow.editing.features import Features, features
     from stableflow.editing.methods.stable_flow import StableFlow
+    from stableflow.editing.moves import Move
+    from stableflow.editing.moving import move
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.editing.turns import Session
@@ -19,7 +21,20 @@ if TYPE_CHECKING:
     from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
     from stableflow.images import load_image, to_pil
-    from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
+    from stableflow.integrations.own_loop import attach, inject
+    from stableflow.integrations.pipeline import StableFlowPipeline
+    from stableflow.interventions import (
+        Ablate,
+        Bypass,
+        Capture,
+        CaptureAttention,
+        InjectKV,
+        KVStore,
+        Patch,
+        RecordKV,
+        Rewrite,
+        ShareKV,
+    )
     from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
     from stableflow.models.families import wrap
     from stableflow.models.load import load
@@ -28,6 +43,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
+    "stableflow.editing.features": ["Features", "features"],
+    "stableflow.editing.moves": ["Move"],
+    "stableflow.editing.moving": ["move"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.turns": ["Session"],
@@ -36,7 +54,20 @@ _HOMES = {
     "stableflow.flow.schedule": ["Schedule"],
     "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],
     "stableflow.images": ["load_image", "to_pil"],
-    "stableflow.interventions": ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"],
+    "stableflow.integrations.own_loop": ["attach", "inject"],
+    "stableflow.integrations.pipeline": ["StableFlowPipeline"],
+    "stableflow.interventions": [
+        "Ablate",
+        "Bypass",
+        "Capture",
+        "CaptureAttention",
+        "InjectKV",
+        "KVStore",
+        "Patch",
+        "RecordKV",
+        "Rewrite",
+        "ShareKV",
+    ],
     "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
     "stableflow.models.families": ["wrap"],
     "stableflow.models.load": ["load"],
@@ -46,11 +77,15 @@ _HOMES = {
 
 __all__ = [
     "SOLVERS",
+    "Ablate",
     "AttentionResult",
     "Bypass",
+    "Capture",
+    "CaptureAttention",
     "Conditioning",
     "EditResult",
     "Euler",
+    "Features",
     "FireFlow",
     "FixedPoint",
     "FlowModel",
@@ -59,40 +94,37 @@ __all__ = [
     "KVStore",
     "Layer",
     "Midpoint",
+    "Move",
+    "Patch",
     "RecordKV",
     "Region",
+    "Rewrite",
     "Schedule",
     "Session",
     "ShareKV",
     "Source",
     "StableFlow",
     "StableFlowError",
+    "StableFlowPipeline",
     "TokenLayout",
     "Vitality",
+    "attach",
     "attention",
+    "features",
+    "inject",
     "load",
     "load_image",
     "measure_vitality",
+    "move",
     "to_pil",
     "wrap",
 ]
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what the libraries log of accelerators and extras that are not here; errors are told."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            with _quietly():
+            with quietly():
                 return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'stableflow' has no attribute {name!r}; its public names are {', '.join(__all__)}")
 

@@ -15,6 +15,7 @@ from stableflow.checks import check_choice, check_count
 from stableflow.cli import options as o
 from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter
+from stableflow.cli.sharing import pull_sets, push_sets
 from stableflow.cli.vital_injection import choose_by_injection
 from stableflow.cli.vitality_report import report_vitality, shown
 from stableflow.errors import InputError
@@ -29,10 +30,10 @@ from stableflow.reports.vitality import vitality_figure, windows_figure
 from stableflow.vital.choice import parse_choice
 from stableflow.vital.compare import jaccard, rank_correlation
 from stableflow.vital.measure import Measurer, VitalityJob, measured_size
-from stableflow.vital.presets import Preset, all_presets, known_preset
+from stableflow.vital.presets import DEFAULT_ENCODER, Preset, all_presets, known_preset
 from stableflow.vital.prompt_sets import PROMPT_SETS, prompt_set, read_prompts
 from stableflow.vital.protocol import PROTOCOLS, Protocol
-from stableflow.vital.similarity import DEFAULT_ENCODER, SIMILARITIES
+from stableflow.vital.similarity import SIMILARITIES
 from stableflow.vital.vitality import Vitality
 from stableflow.vital.windows import measure_windows
 
@@ -273,3 +274,7 @@ def _strips(job: VitalityJob, count: int, out: Path) -> list[Path]:
         save_png(path, comparison_grid([to_pil(image) for image in images], labels, columns=min(len(sets), 10)))
         files.append(path)
     return files
+
+
+app.command("push")(push_sets)
+app.command("pull")(pull_sets)

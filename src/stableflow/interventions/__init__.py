@@ -3,10 +3,26 @@
 from stableflow.interventions.bypass import Bypass
 from stableflow.interventions.capture import CaptureAttention
 from stableflow.interventions.inject import InjectKV
+from stableflow.interventions.leave_out import LeaveOut
 from stableflow.interventions.record import RecordKV
 from stableflow.interventions.reduce import AttentionMean
 from stableflow.interventions.reuse import ReuseResidual
+from stableflow.interventions.rewrite import Ablate, Capture, Patch, Rewrite
 from stableflow.interventions.share import ShareKV
 from stableflow.interventions.store import KVStore
 
-__all__ = ["AttentionMean", "Bypass", "CaptureAttention", "InjectKV", "KVStore", "RecordKV", "ReuseResidual", "ShareKV"]
+__all__ = [
+    "Ablate",
+    "AttentionMean",
+    "Bypass",
+    "Capture",
+    "CaptureAttention",
+    "InjectKV",
+    "KVStore",
+    "LeaveOut",
+    "Patch",
+    "RecordKV",
+    "ReuseResidual",
+    "Rewrite",
+    "ShareKV",
+]

@@ -4,10 +4,9 @@ The names below are the public API; each is imported when it is first used, sinc
 """
 
 import importlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from stableflow.quiet import quietly
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
@@ -21,7 +20,20 @@ if TYPE_CHECKING:
     from stableflow.flow.schedule import Schedule
     from stableflow.flow.solvers import SOLVERS, Euler, FireFlow, FixedPoint, Heun, Midpoint
     from stableflow.images import load_image, to_pil
-    from stableflow.interventions import Bypass, InjectKV, KVStore, RecordKV, ShareKV
+    from stableflow.integrations.own_loop import attach, inject
+    from stableflow.integrations.pipeline import StableFlowPipeline
+    from stableflow.interventions import (
+        Ablate,
+        Bypass,
+        Capture,
+        CaptureAttention,
+        InjectKV,
+        KVStore,
+        Patch,
+        RecordKV,
+        Rewrite,
+        ShareKV,
+    )
     from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
     from stableflow.models.families import wrap
     from stableflow.models.load import load
@@ -40,7 +52,20 @@ _HOMES = {
     "stableflow.flow.schedule": ["Schedule"],
     "stableflow.flow.solvers": ["SOLVERS", "Euler", "FireFlow", "FixedPoint", "Heun", "Midpoint"],
     "stableflow.images": ["load_image", "to_pil"],
-    "stableflow.interventions": ["Bypass", "InjectKV", "KVStore", "RecordKV", "ShareKV"],
+    "stableflow.integrations.own_loop": ["attach", "inject"],
+    "stableflow.integrations.pipeline": ["StableFlowPipeline"],
+    "stableflow.interventions": [
+        "Ablate",
+        "Bypass",
+        "Capture",
+        "CaptureAttention",
+        "InjectKV",
+        "KVStore",
+        "Patch",
+        "RecordKV",
+        "Rewrite",
+        "ShareKV",
+    ],
     "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
     "stableflow.models.families": ["wrap"],
     "stableflow.models.load": ["load"],
@@ -50,8 +75,11 @@ _HOMES = {
 
 __all__ = [
     "SOLVERS",
+    "Ablate",
     "AttentionResult",
     "Bypass",
+    "Capture",
+    "CaptureAttention",
     "Conditioning",
     "EditResult",
     "Euler",
@@ -64,17 +92,22 @@ __all__ = [
     "Layer",
     "Midpoint",
     "Move",
+    "Patch",
     "RecordKV",
     "Region",
+    "Rewrite",
     "Schedule",
     "Session",
     "ShareKV",
     "Source",
     "StableFlow",
     "StableFlowError",
+    "StableFlowPipeline",
     "TokenLayout",
     "Vitality",
+    "attach",
     "attention",
+    "inject",
     "load",
     "load_image",
     "measure_vitality",
@@ -84,21 +117,10 @@ __all__ = [
 ]
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what the libraries log of accelerators and extras that are not here; errors are told."""
-    before = logging.root.manager.disable
-    logging.disable(max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            with _quietly():
+            with quietly():
                 return getattr(importlib.import_module(home), name)
     raise AttributeError(f"module 'stableflow' has no attribute {name!r}; its public names are {', '.join(__all__)}")
 

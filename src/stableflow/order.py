@@ -152,7 +152,7 @@ class Order(BaseModel):
     def make_editor(self, model: FlowModel) -> Editor:
         """Return the editor with its settings, all checked."""
         wanted = as_task(self.task)
-        return EDITORS[self.method](model, **({} if wanted is None else wanted.settings) | self.settings())
+        return EDITORS[self.method](model, **{**({} if wanted is None else wanted.settings), **self.settings()})
 
     def make_source(self, editor: Editor, callback: Callback | None = None) -> Source:
         """Draw the source, or take the picture; of a repeated run it must be the same one.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from stableflow.benchmarks.scene_edits import KINDS, THIRD_KINDS
 from stableflow.benchmarks.settings import SETTINGS, Setting
 from stableflow.benchmarks.summary import categories, failures, markdown, summarise
 from stableflow.errors import InputError
+from stableflow.jobs.cells import Cells
 from stableflow.jobs.run import Shard
 from stableflow.metrics import MSE, PSNR, Clip, Keys
 from stableflow.metrics.attributes import AttributeClassifier
@@ -57,7 +59,18 @@ def test_it_goes_on_where_it_was_and_in_shards(model, tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert [r["figures"] for r in rest.records()] == [r["figures"] for r in whole.records()]
     with pytest.raises(InputError, match="holds another job: settings"):
-        Benchmark(model, "test", CASES, [NONE], JUDGES, folder=tmp_path)
+        Benchmark(model, "test", CASES, [replace(NONE, region="box:0,0,8,8")], JUDGES, folder=tmp_path)
+
+
+def test_it_may_begin_with_less_and_bring_more(model, tmp_path):
+    few = Benchmark(model, "test", CASES[:1], [NONE], JUDGES, folder=tmp_path)
+    few.run()
+    more = Benchmark(model, "test", CASES, [NONE, ALL], JUDGES, folder=tmp_path)
+    assert len(more.records()) == 1 and more.records() == few.records()
+    assert more.run() and len(more.records()) == 2 * len(CASES)
+    assert list(Cells.open(tmp_path).job["settings"]) == [NONE.name, ALL.name]
+    assert len(Benchmark(model, "test", CASES[:1], [NONE], JUDGES, folder=tmp_path).records()) == 1
+    assert list(Cells.open(tmp_path).job["settings"]) == [NONE.name, ALL.name], "what is there stays"
 
 
 def test_a_failing_trial_is_a_record(model, tmp_path):

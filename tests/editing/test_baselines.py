@@ -16,12 +16,14 @@ from stableflow.flow.solvers import Euler, Midpoint
 from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
+FROM_PICTURE += ["dnaedit", "flowalign", "steerflow", "uniedit"]
 ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", *FROM_PICTURE]
-ELSEWHERE = ["npi"]  # not for FLUX.1, which has no negative prompt: tests/editing/test_npi.py
+ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
     "flowedit": {"num_steps": 6, "n_max": 5},
     "edit-friendly": {"num_steps": 6, "skip": 1},
+    "dnaedit": {"num_steps": 6, "skip": 1},
     "reprompt": {},
     "direct-inversion": {"layers": LAYERS},
     "kv-edit": {},

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from quick import CORE, make
+from quick import ALL, CORE, make
 
 import stableflow as sf
 from stableflow.editing import EDITORS
@@ -22,6 +22,7 @@ SETTINGS = {
     "brushes": {},
     "direct-inversion": {},
     "edit-friendly": {"num_steps": STEPS, "skip": 0},
+    "dnaedit": {"num_steps": STEPS, "skip": 0},
     "kv-edit": {},
     "lomoe": {},
     "rf-solver-edit": {"num_steps": 2, "inject_steps": 1},
@@ -62,7 +63,7 @@ def test_more_strength_is_further_from_the_source(name):
     assert means[1] < means[-1] and means[-1] > 0.05, means
 
 
-@pytest.mark.parametrize("name", CORE)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("real", [True, False])
 def test_no_strength_is_the_source(model, name, real):
     editor = make(name, model)

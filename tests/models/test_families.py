@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import FirstBlockCacheConfig, TaylorSeerCacheConfig
 from diffusers.hooks import LayerSkipConfig, apply_first_block_cache, apply_layer_skip, apply_taylorseer_cache
+from diffusers.models import embeddings
 from families import FAMILIES
 from models.conformance import (
     PROMPTS,
@@ -86,7 +87,7 @@ def swapped_streams(args, kwargs):
         ),
         ("Qwen-Image", watch, "_bias", lambda mask: None, "attention"),
         ("Chroma", watch, "_bias", lambda mask: None, "attention"),
-        ("Bria", watch, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
+        ("Bria", embeddings, "apply_rotary_emb", lambda tokens, rotation, sequence_dim: tokens, "attention"),
     ],
     ids=["branch mistaken", "mask forgotten", "bias forgotten", "positions forgotten"],
 )

@@ -47,7 +47,8 @@ class Benchmark:
     Args:
         name: Of the data set.
         judges: Each adds its figures to every record.
-        folder: For records and pictures; a killed run goes on where it was. None keeps records only, in memory.
+        folder: For records and pictures; a killed run goes on where it was, and a later one may bring more cases and
+            settings. None keeps records only, in memory.
 
     Raises:
         InputError: There is nothing to run, names repeat, or the folder holds another benchmark.
@@ -76,7 +77,7 @@ class Benchmark:
             "settings": {setting.name: dataclasses.asdict(setting) for setting in settings},
             "metrics": [dataclasses.asdict(judge.card) for judge in judges if judge.card is not None],
         }
-        self.cells = Cells(folder, json.loads(json.dumps(job, default=str)))
+        self.cells = Cells(folder, json.loads(json.dumps(job, default=str)), growing=("cases", "settings"))
         self._sources: tuple[str, dict[str, Source]] = ("", {})
 
     def tasks(self) -> list[Task[Trial]]:

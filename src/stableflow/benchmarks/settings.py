@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stableflow.benchmarks.cases import Case
+from stableflow.editing import EDITORS
 from stableflow.models.base import FlowModel
+from stableflow.models.guidance import takes_negative
 from stableflow.registry import Registry
 from stableflow.vital.presets import VITAL, resolve_layers
 
@@ -21,6 +23,7 @@ class Setting:
         options: Of the editor.
         source: Of `generate` or `invert`, where they differ from the defaults.
         edit: Of the editor too, those that an ablation varies.
+        region: Where its edits may act, as `Editor.edit` takes it in words; everywhere when None.
         curve: Settings of one curve are joined by a line.
         call: Other arguments of `edit`, such as a task.
         asks: Arguments of `edit` that are taken from the case's own `call`; "name=key" takes what lies there under
@@ -32,14 +35,16 @@ class Setting:
     options: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     edit: Mapping[str, Any] = field(default_factory=dict)
+    region: str | None = None
     curve: str = ""
     call: Mapping[str, Any] = field(default_factory=dict)
     asks: tuple[str, ...] = ()
 
     def arguments(self, case: Case) -> dict[str, Any]:
         """Return what `edit` is called with for a case, beside the source and its prompts."""
+        where = {} if self.region is None else {"region": self.region}
         pairs = [ask.partition("=") for ask in self.asks]
-        return {**self.call, **{name: case.call[key or name] for name, _, key in pairs}}
+        return {**where, **self.call, **{name: case.call[key or name] for name, _, key in pairs}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")
@@ -77,24 +82,52 @@ def quick(model: FlowModel) -> list[Setting]:
     return [*layers(model)[:4], Setting("sdedit 0.8", "sdedit", {"strength": 0.8}), flowedit]
 
 
+FRONT_STEPS = 10  # of every editor and of every source: eight cost the bundled model little (docs/concepts/speed.md)
+STRENGTHS = (0.7, 0.85, 1.0)
+FRONTS: Mapping[str, Mapping[str, Any]] = {
+    "stable-flow": {"strength": (0.25, 0.5, 0.75)},
+    "direct-inversion": {"strength": (0.25, 0.5, 0.75)},
+    "kv-edit": {"strength": (0.5, 0.75, 1.0), "region": "change"},
+    "lomoe": {"region": "change"},
+    "brushes": {"strength": (0.6, 0.8, 1.0), "region": "change"},
+    "sdedit": {"strength": (0.7, 0.8, 0.9)},
+    "flowedit": {"n_max": FRONT_STEPS},
+    "edit-friendly": {"skip": 0},
+    "dnaedit": {"skip": 0},
+    "flowalign": {"strength": (0.5, 0.75, 1.0)},
+    "uniedit": {"strength": (0.5, 0.7, 0.9)},
+    "rf-inversion": {
+        "dial": ("t_window", ((0.7, 1.0), (0.85, 1.0), (0.95, 1.0))),
+        "gamma": 0.0,
+        "inversion_prompt": None,
+    },
+    "rf-solver-edit": {"dial": ("inject_steps", (6, 3, 1))},
+}
+"""Where an editor is measured otherwise than at `STRENGTHS` everywhere in the picture."""
+
+
 @SETTINGS.register("editors")
 def editors(model: FlowModel) -> list[Setting]:
-    """Stable Flow beside the other editors, each with its own defaults and with what suits the bundled model."""
+    """Every editor that the model can run, at three strengths or more, from one source in as many steps."""
     vital, _, _ = _groups(model)
-    late = {"gamma": 0.0, "inversion_prompt": None, "t_window": (0.85, 1.0)}
+    source = {"num_steps": FRONT_STEPS}
+    every = [Setting("none", "reprompt", source=source), Setting("vital", "stable-flow", {"layers": vital}, source)]
+    guided = takes_negative(model.encode_prompt(["a dog"]))
+    for name in EDITORS:
+        if guided or not EDITORS[name].needs_negative:
+            every += _front(name, source)
+    return every
+
+
+def _front(name: str, source: Mapping[str, Any]) -> list[Setting]:
+    """One editor's points, from the strictest to the freest."""
+    settings = dict(FRONTS.get(name, {}))
+    strengths, region = settings.pop("strength", STRENGTHS), settings.pop("region", None)
+    dial, values = settings.pop("dial", ("strength", strengths))
+    steps = {"num_steps": FRONT_STEPS} if "num_steps" in EDITORS[name].setting_names() else {}
     return [
-        _inject("none", []),
-        _inject("vital", vital),
-        _inject("vital, t 1-0.6", vital, t_window=(0.6, 1.0)),
-        Setting("sdedit 0.7", "sdedit", {"strength": 0.7}, curve="sdedit"),
-        Setting("sdedit 0.8", "sdedit", {"strength": 0.8}, curve="sdedit"),
-        Setting("sdedit 0.9", "sdedit", {"strength": 0.9}, curve="sdedit"),
-        Setting("flowedit 5.5", "flowedit", {}, curve="flowedit"),
-        Setting("flowedit 3.5", "flowedit", {"target_guidance_scale": 3.5}, curve="flowedit"),
-        Setting("rf-inversion", "rf-inversion", curve="rf-inversion"),
-        Setting("rf-inversion, gamma 0", "rf-inversion", late, curve="rf-inversion"),
-        Setting("rf-solver-edit 4", "rf-solver-edit", {}, curve="rf-solver-edit"),
-        Setting("rf-solver-edit 2", "rf-solver-edit", {"inject_steps": 2}, curve="rf-solver-edit"),
+        Setting(f"{name} {i}", name, {**steps, **settings, dial: value}, source, region=region, curve=name)
+        for i, value in enumerate(values, 1)
     ]
 
 

@@ -11,6 +11,7 @@ import typer
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from stableflow.cli import app as web
 from stableflow.cli import bench, doctor, edit, editors, invert, maps, move, scenes, session, train, vital
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
@@ -40,6 +41,7 @@ app.add_typer(vital.app, name="vital")
 app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)
 app.command("report")(bench.report)
+app.command("app")(web.app)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)

@@ -28,10 +28,10 @@ from stableflow.reports.vitality import vitality_figure, windows_figure
 from stableflow.vital.choice import parse_choice
 from stableflow.vital.compare import jaccard, rank_correlation
 from stableflow.vital.measure import Measurer, VitalityJob, measured_size
-from stableflow.vital.presets import Preset, all_presets, known_preset
+from stableflow.vital.presets import DEFAULT_ENCODER, Preset, all_presets, known_preset
 from stableflow.vital.prompt_sets import PROMPT_SETS, prompt_set, read_prompts
 from stableflow.vital.protocol import PROTOCOLS, Protocol
-from stableflow.vital.similarity import DEFAULT_ENCODER, SIMILARITIES
+from stableflow.vital.similarity import SIMILARITIES
 from stableflow.vital.vitality import Vitality
 from stableflow.vital.windows import measure_windows
 

@@ -5,19 +5,24 @@ from stableflow.editing.base import EDITORS, Editor, editor
 from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.methods.ddcm import DDCM
 from stableflow.editing.methods.direct_inversion import DirectInversion
+from stableflow.editing.methods.dnaedit import DNAEdit
 from stableflow.editing.methods.edict import EDICT
 from stableflow.editing.methods.edit_friendly import EditFriendly
+from stableflow.editing.methods.flowalign import FlowAlign
 from stableflow.editing.methods.flowedit import FlowEdit
 from stableflow.editing.methods.kv_edit import KVEdit
 from stableflow.editing.methods.lomoe import LoMOE
 from stableflow.editing.methods.move import Moving
 from stableflow.editing.methods.npi import NegativePromptInversion
+from stableflow.editing.methods.null_text import NullText
 from stableflow.editing.methods.pixelman import PixelMan
 from stableflow.editing.methods.reprompt import Reprompt
 from stableflow.editing.methods.rf_inversion import RFInversion
 from stableflow.editing.methods.rf_solver_edit import RFSolverEdit
 from stableflow.editing.methods.sdedit import SDEdit
 from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.editing.methods.steerflow import SteerFlow
+from stableflow.editing.methods.uniedit import UniEdit
 from stableflow.editing.tasks import TASKS, Task
 
 __all__ = [
@@ -26,21 +31,26 @@ __all__ = [
     "EDITORS",
     "TASKS",
     "Brushes",
+    "DNAEdit",
     "DirectInversion",
     "EditFriendly",
     "Editor",
+    "FlowAlign",
     "FlowEdit",
     "KVEdit",
     "LoMOE",
     "Moving",
     "NegativePromptInversion",
+    "NullText",
     "PixelMan",
     "RFInversion",
     "RFSolverEdit",
     "Reprompt",
     "SDEdit",
     "StableFlow",
+    "SteerFlow",
     "Task",
+    "UniEdit",
     "editor",
     "finding",
 ]

@@ -46,8 +46,7 @@ class Editor(Settable, ABC):
         model: From `load` or `wrap`.
         strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
             the method at its own settings; what a method makes of it stands at its class.
-        negative: What classifier-free guidance leads away from, where a family has it; its own negative prompt if
-            None.
+        negative: What classifier-free guidance leads away from; the family's own negative prompt if None.
     """
 
     name: ClassVar[str]
@@ -119,11 +118,9 @@ class Editor(Settable, ABC):
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's step, and the presets'. Aligned replay needs it; inversion="paper"
-                takes any.
+            solver: "fixed_point" is the paper's and the presets'; aligned replay needs it, inversion="paper" takes any.
             num_steps: Solver steps; the preset's when None: 50 of the exact one.
-            nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
-                checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
+            nudge_scale: Of the latents, undone after editing; the checkpoint's when None, or the paper's 1.15.
             inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
                 the noise and puts the source back on its path after every step; it costs a second pass. A method that
                 needs no path finds one only if any of these four is given.
@@ -182,12 +179,10 @@ class Editor(Settable, ABC):
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
                 (`REGIONS`). Outside, latents follow the source's path.
-            task: What is wanted ("remove", "background": `TASKS`), which chooses the editor, its settings and, where no
-                region is given, what region is looked for.
-            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
-                and the source where none is; their prompts share every step.
-            exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
-                model's autoencoder makes of them; so by default, unless the task says otherwise.
+            task: What is wanted ("remove": `TASKS`), which chooses editor, settings and, without a region, where.
+            together: The edits make one picture, each in its own region, later ones on top; prompts share every step.
+            exact: Outside the region the result has the given picture's own pixels, to the last bit; so by default,
+                unless the task says otherwise.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
             settings: Any of this editor's own, for this call.
 
@@ -225,6 +220,9 @@ class Editor(Settable, ABC):
     # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
+
+    needs_negative: ClassVar[bool] = False
+    """Whether it is for models with classifier-free guidance alone."""
 
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""
@@ -266,7 +264,7 @@ class Editor(Settable, ABC):
         return ()
 
     def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
-        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        """Return what is shown of decoded edits of a region, and how far; outside it the given picture is."""
         return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:

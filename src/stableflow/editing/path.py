@@ -12,7 +12,7 @@ from stableflow.checks import LARGEST_GUIDANCE, check_choice, check_number
 from stableflow.editing.fingerprint import Fingerprint
 from stableflow.errors import InputError
 from stableflow.flow.inversion import AlignedReplay, Anchored
-from stableflow.flow.solvers import Euler, FixedPoint, Solver, make_solver
+from stableflow.flow.solvers import Euler, FixedPoint, Solver, UniInv, make_solver
 from stableflow.flow.trajectory import Trajectory
 from stableflow.interventions.store import KVStore
 from stableflow.types import Latents
@@ -70,8 +70,8 @@ def check_range(latents: Latents, dtype: torch.dtype, scale: float) -> None:
 
 
 def sampler_of(solver: Solver) -> Solver:
-    """The solver that goes back from the noise: the paper inverts by a fixed-point step and samples by Euler."""
-    return Euler() if isinstance(solver, FixedPoint) else solver
+    """The solver that goes back from the noise: Euler's step is what the implicit ones undo."""
+    return Euler() if isinstance(solver, FixedPoint | UniInv) else solver
 
 
 def edit_solver(made: Fingerprint, path: Path, *, shared: bool) -> Solver:

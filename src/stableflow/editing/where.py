@@ -128,10 +128,10 @@ def of_amounts(run: Asked, details: str) -> Region:
 
 
 def read_amounts(details: str) -> Region:
-    """Return the region behind "amount:", as `describe` wrote it.
+    """Return the region that `describe` wrote behind "amount:".
 
     Raises:
-        InputError: It is damaged.
+        InputError: It is damaged, or larger than a picture may be.
     """
     shape_text, _, data = details.partition(":")
     try:

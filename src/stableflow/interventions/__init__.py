@@ -6,7 +6,21 @@ from stableflow.interventions.inject import InjectKV
 from stableflow.interventions.record import RecordKV
 from stableflow.interventions.reduce import AttentionMean
 from stableflow.interventions.reuse import ReuseResidual
+from stableflow.interventions.rewrite import Ablate, Capture, Patch, Rewrite
 from stableflow.interventions.share import ShareKV
 from stableflow.interventions.store import KVStore
 
-__all__ = ["AttentionMean", "Bypass", "CaptureAttention", "InjectKV", "KVStore", "RecordKV", "ReuseResidual", "ShareKV"]
+__all__ = [
+    "Ablate",
+    "AttentionMean",
+    "Bypass",
+    "Capture",
+    "CaptureAttention",
+    "InjectKV",
+    "KVStore",
+    "Patch",
+    "RecordKV",
+    "ReuseResidual",
+    "Rewrite",
+    "ShareKV",
+]

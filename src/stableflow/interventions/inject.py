@@ -22,6 +22,7 @@ class InjectKV:
         store: Filled by `RecordKV` over the same sequence of passes.
         blend: Weight and place, over flow time; the default replaces fully, everywhere, always.
         parts: Keys, values, or both; they must have been recorded.
+        every_token: Text tokens too, as they were recorded; for a blend without a place.
 
     Source: Avrahami et al., "Stable Flow" (CVPR 2025), arXiv:2411.14430, attention injection in vital layers.
     """
@@ -30,6 +31,7 @@ class InjectKV:
     store: KVStore
     blend: Blend = Blend()
     parts: Sequence[Part] = PARTS
+    every_token: bool = False
 
     def __post_init__(self) -> None:
         check_parts(self.parts)
@@ -39,7 +41,8 @@ class InjectKV:
 
     def _hook(self, layer: Layer, part: Part) -> ProjectionHook:
         inject = partial(self._inject, layer.index, part)
-        return ProjectionHook(layer, part, inject, value=inject if self.blend.replaces else None)
+        whole = self.blend.replaces and not self.every_token
+        return ProjectionHook(layer, part, inject, value=inject if whole else None, every_token=self.every_token)
 
     def _inject(self, layer: int, part: Part, forward: Forward, features: Tensor) -> Tensor | None:
         if not self.blend.acts_at(forward.t):

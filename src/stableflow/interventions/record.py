@@ -23,21 +23,23 @@ class RecordKV:
         layers: Indices in execution order.
         store: Filled with one entry a pass, layer and part. The pass itself is not changed.
         parts: Keys, values, or both.
+        every_token: Text tokens too, in layers that project both streams together.
     """
 
     layers: Sequence[int]
     store: KVStore
     parts: Sequence[Part] = PARTS
+    every_token: bool = False
 
     def __post_init__(self) -> None:
         check_parts(self.parts)
 
     def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
-        return [
-            ProjectionHook(layers[index], part, partial(self._record, index, part), every_branch=True)
-            for index in self.layers
-            for part in self.parts
-        ]
+        return [self._hook(layers[index], part) for index in self.layers for part in self.parts]
+
+    def _hook(self, layer: Layer, part: Part) -> ProjectionHook:
+        record = partial(self._record, layer.index, part)
+        return ProjectionHook(layer, part, record, every_branch=True, every_token=self.every_token)
 
     def _record(self, layer: int, part: Part, forward: Forward, features: Tensor) -> None:
         self.store.put(address_of(forward, layer, part), features[:1])

@@ -87,6 +87,18 @@ class KVStore:
         values, *scale = (tensor.to(like.device) for tensor in kept)
         return from_fp8(values, scale[0], like.dtype) if scale else values.to(like.dtype)
 
+    def at_times(self, given: Mapping[float, float]) -> "KVStore":
+        """Return what was kept of some passes, to be found at other times.
+
+        Args:
+            given: By the time of a pass that reads, the time of the pass that was recorded; the others are left out.
+        """
+        moved = KVStore(self._device, precision=self.precision)
+        for address, kept in self._entries.items():
+            for at in [at for at, recorded in given.items() if recorded == address.t]:
+                moved.put_kept(replace(address, t=at), kept)
+        return moved
+
     @contextmanager
     def prefetching(self, device: torch.device) -> Generator[None]:
         """Surround the passes of an edit: what is kept in main memory comes to the device one pass ahead.

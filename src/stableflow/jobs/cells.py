@@ -1,7 +1,7 @@
 """The results of a long job: one small file a cell, each there whole or not at all."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ class Cells:
     Args:
         folder: Where they are kept; None keeps them in memory only.
         job: Every setting that the numbers depend on. A folder belongs to one job.
+        growing: Names in `job` of mappings to which a later start may bring more; what both hold must agree.
 
     Raises:
         InputError: The folder holds cells of another job; names what differs.
         LoadError: A file in it is damaged.
     """
 
-    def __init__(self, folder: Path | None, job: Record):
+    def __init__(self, folder: Path | None, job: Record, *, growing: Sequence[str] = ()):
         self.folder, self.job = folder, job
         self._records: dict[str, Record] = {}
         if folder is None:
@@ -34,7 +35,11 @@ class Cells:
         path = folder / "job.json"
         new = not path.exists() and write_text_once(path, json.dumps(described, indent=1) + "\n")
         if not new:  # or another process, which starts at this moment, has written it
-            _require_same(_read(path), described, folder)
+            there = _read(path)
+            grown = _with_more(there, described, growing)
+            _require_same(grown, _with_more(described, there, growing), folder)
+            if grown != there:
+                write_text_atomic(path, json.dumps(grown, indent=1) + "\n")
         self.refresh()
 
     @staticmethod
@@ -84,8 +89,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _with_more(job: Record, other: Record, names: Sequence[str]) -> dict[str, Any]:
+    """Return a job with what another has beyond it under these names; what the job has comes first and stays."""
+    more = {
+        name: {**job[name], **{k: v for k, v in other.get(name, {}).items() if k not in job[name]}} for name in names
+    }
+    return {**job, **more}
+
+
 def _require_same(there: Record, here: Record, folder: Path) -> None:
-    names = sorted(name for name in {*there, *here} if json.dumps(there.get(name)) != json.dumps(here.get(name)))
+    names = sorted(name for name in {*there, *here} if there.get(name) != here.get(name))
     if names:
         shown = "; ".join(
             f"{name} is {short(there.get(name))} there and {short(here.get(name))} here" for name in names

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from transformers import AutoTokenizer, CLIPModel, PreTrainedTokenizerFast
 
 from stableflow.errors import LoadError
 from stableflow.metrics.backbone import WHAT_TO_GIVE, Backbone, load_backbone
@@ -44,6 +43,8 @@ class Clip:
         Raises:
             LoadError: Files or weights are missing, or the hub cannot be reached.
         """
+        from transformers import CLIPModel
+
         backbone = load_backbone(CLIPModel, name, example=EXAMPLE, device=device, offline=offline, unused=UNUSED)
         return Clip(backbone, _tokenizer(name, backbone.model.config.text_config, offline))
 
@@ -86,10 +87,14 @@ def _tokenizer(name: str | Path, config: Any, offline: bool) -> Any:
     folder = Path(name).expanduser()
     try:
         if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
+            from transformers import PreTrainedTokenizerFast
+
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
             return tokenizer
+        from transformers import AutoTokenizer
+
         place = str(folder) if folder.is_dir() else str(name)
         return AutoTokenizer.from_pretrained(place, local_files_only=offline or folder.is_dir())
     except Exception as error:  # tokenizers raises no class of its own

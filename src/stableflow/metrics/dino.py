@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from transformers import Dinov2Model
 
 from stableflow.metrics.backbone import Backbone, load_backbone
 from stableflow.metrics.card import METRICS, Mask, MetricCard, PromptPairs
@@ -33,6 +32,8 @@ class Dino:
         Raises:
             LoadError: Files or weights are missing, or the hub cannot be reached.
         """
+        from transformers import Dinov2Model
+
         return Dino(load_backbone(Dinov2Model, name, example=EXAMPLE, device=device, offline=offline))
 
     def embed(self, images: Images) -> Float[Tensor, "batch dim"]:

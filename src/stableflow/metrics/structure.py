@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import AutoModel
 
 from stableflow.errors import LoadError
 from stableflow.metrics.backbone import Backbone, load_backbone
@@ -33,6 +32,8 @@ class Keys:
         Raises:
             LoadError: Files or weights are missing, the hub cannot be reached, or it has no key projection.
         """
+        from transformers import AutoModel
+
         backbone = load_backbone(AutoModel, name, example=EXAMPLE, device=device, offline=offline, unused=("pooler.",))
         _last_key_projection(backbone.model, backbone.name)
         return Keys(backbone)

@@ -118,7 +118,7 @@ class Attachment:
 
         def fire(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             forwards = self._current(site)
-            span = forwards[0].layout.image_span(hook.layer.kind)
+            span = slice(None) if hook.every_token else forwards[0].layout.image_span(hook.layer.kind)
             features = output[:, span, projection.columns].chunk(len(forwards))
             replacements = [
                 hook.function(replace(forward, attention=attention), own) for forward, own in zip(forwards, features)
@@ -208,6 +208,7 @@ class AttachmentStack:
         self._check = check
         self._turn = Turn()
         self._open: list[Attachment] = []
+        self._passes = 0
 
     def __reduce__(self) -> Any:
         """A copy would go on acting on the modules of the first model."""
@@ -220,6 +221,11 @@ class AttachmentStack:
     def every_branch(self) -> bool:
         """Whether an open block asks for the unconditional branch of passes that would do without."""
         return any(attachment.every_branch for attachment in self._open)
+
+    @property
+    def in_pass(self) -> bool:
+        """Whether a pass is under way."""
+        return self._passes > 0
 
     @contextmanager
     def attach(self, *interventions: Intervention) -> Iterator[None]:
@@ -266,4 +272,8 @@ class AttachmentStack:
         with self._turn, ExitStack() as stack:
             for attachment in self._open:
                 stack.enter_context(attachment.forward(t, layout, batch, branches))
-            yield
+            self._passes += 1
+            try:
+                yield
+            finally:
+                self._passes -= 1

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -46,6 +45,8 @@ def load_transformer(path: Path, kind: type, config: Any, dtype: torch.dtype, *,
         LoadError: The file is something else, or a weight is missing, of another shape, left over or in a form that is
             not read; names it.
     """
+    from accelerate import init_empty_weights
+
     with init_empty_weights():
         transformer = kind.from_config(config)
     expected = {name: tuple(weight.shape) for name, weight in transformer.state_dict().items()}

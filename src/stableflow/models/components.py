@@ -1,19 +1,19 @@
 """A pipeline from a folder or the hub, part by part: a part with a weight too few or too many is refused."""
 
+import importlib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 from torch import nn
 
 from stableflow.errors import LoadError
 from stableflow.models.load_errors import load_errors, some
+from stableflow.quiet import quietly
 from stableflow.reading import short
 
-LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
+LIBRARIES = ("diffusers", "transformers")
 
 
 def load_pipeline(
@@ -53,7 +53,9 @@ def load_pipeline(
         _check_complete(part, info, where=f"{location}, its part {name}")
         parts[name] = part
     with load_errors(location, what=what):
-        return getattr(diffusers, index["_class_name"]).from_pretrained(location, dtype=dtype, **common, **parts)
+        with quietly():  # the text encoders that its module imports tell of processors that nobody asked for
+            pipeline_class = getattr(importlib.import_module("diffusers"), index["_class_name"])
+        return pipeline_class.from_pretrained(location, dtype=dtype, **common, **parts)
 
 
 def check_index(index: Any, where: str) -> Mapping[str, Any]:
@@ -73,7 +75,7 @@ def _module_class(kind: Any) -> Any:
     """The class of a part that has weights; None for tokenizers, schedulers and parts that are left out."""
     if not (isinstance(kind, list) and len(kind) == 2 and kind[0] in LIBRARIES and isinstance(kind[1], str)):
         return None
-    found = getattr(LIBRARIES[kind[0]], kind[1], None)
+    found = getattr(importlib.import_module(kind[0]), kind[1], None)
     return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
@@ -98,7 +100,9 @@ def _check_complete(part: nn.Module, info: Mapping[str, Any], where: str) -> Non
 
 def _left_over(part: nn.Module, unexpected: Collection[str]) -> list[str]:
     """Weights of further layers like those that there are; other extras, such as position ids, are harmless."""
-    if isinstance(part, diffusers.ModelMixin):
+    from diffusers import ModelMixin
+
+    if isinstance(part, ModelMixin):
         ignored = getattr(part, "_keys_to_ignore_on_load_unexpected", None) or []
         return sorted(key for key in unexpected if not any(re.search(pattern, key) for pattern in ignored))
     stacks = {name for name, module in part.named_modules() if isinstance(module, nn.ModuleList)}

@@ -22,6 +22,16 @@ for _family in (FLUX, BRIA, CHROMA, FLUX2, QWEN_IMAGE, SD3, Z_IMAGE):
         FAMILIES.register(_pipeline)(_family)
 
 
+def family_of(pipeline_class: type) -> Family:
+    """Return the family that reads pipelines of this class, or of a class that it is made from.
+
+    Raises:
+        UnknownNameError: None does.
+    """
+    known = [base.__name__ for base in pipeline_class.__mro__ if base.__name__ in FAMILIES]
+    return FAMILIES[known[0] if known else pipeline_class.__name__]
+
+
 def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> DiffusersModel:
     """Return the model over a diffusers pipeline that is loaded already.
 
@@ -34,7 +44,7 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
         UnknownNameError: No family reads this class of pipeline.
         InterventionError: It is offloaded layer by layer.
     """
-    family = FAMILIES[type(pipeline).__name__]
+    family = family_of(type(pipeline))
     check_weights_are_here(pipeline.transformer)
     known_as: str = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
     return DiffusersModel(pipeline, family, name=known_as, max_sequence_length=max_sequence_length)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.following import Reading
 from stableflow.models.guidance import Guided, guide
 from stableflow.models.hooks import AttentionObserver, Branch, Kind, Layer, Part, Projection, Stream, TokenLayout
 from stableflow.models.latents import PATCH, VAE, Autoencoder, default_side, joint_positions, pack, unpack
@@ -149,6 +150,7 @@ class Family:
         vae: Between pictures and latents.
         text_tokens: Text length of a pass, from its tensors.
         sizes: Measures of a pipeline.
+        call: Reads the pipeline's own calls of its transformer, one branch each; None where it cannot be told yet.
     """
 
     name: str
@@ -168,6 +170,7 @@ class Family:
     vae: Autoencoder = VAE
     text_tokens: Callable[[Mapping[str, Tensor]], int] = text_length
     sizes: Callable[[Any], Sizes] = packed_sizes
+    call: Reading | None = None
 
     def layout(self, rows: int, columns: int, text_tokens: int) -> TokenLayout:
         """Return where the tokens of a pass are: streams follow one another in `order`."""

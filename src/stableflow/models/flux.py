@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stableflow.models.family import Blocks, Family, Pass, joint_inputs, named
+from stableflow.models.following import positioned_call
 from stableflow.models.guidance import embedded
 from stableflow.models.prompts import Reader
 
@@ -28,4 +29,5 @@ FLUX = Family(
     readers=readers,
     encode=named("encoder_hidden_states", "pooled_projections", None),
     inputs=inputs,
+    call=positioned_call,
 )

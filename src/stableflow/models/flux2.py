@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.family import Blocks, Family, Pass, Sizes
+from stableflow.models.following import positioned_call
 from stableflow.models.guidance import Guided, embedded
 from stableflow.models.hooks import Part, Projection
 from stableflow.models.latents import PATCH, Autoencoder, default_side, grid_positions, pack, unpack
@@ -126,6 +127,7 @@ FLUX2 = Family(
     encode=encode,
     inputs=inputs,
     unpack=partial(unpack, patch=1),
+    call=positioned_call,
     times=times,
     vae=Autoencoder(encode_image, decode_latents),
     sizes=sizes,

@@ -78,6 +78,11 @@ def branch_tensors(conditioning: Conditioning, branch: Branch) -> dict[str, Tens
     return negative
 
 
+def takes_negative(conditioning: Conditioning) -> bool:
+    """Whether what a model makes of a prompt comes with a negative one: whether it is guided classifier-free."""
+    return any(name.startswith(NEGATIVE) for name in conditioning.tensors)
+
+
 def tensors_of(conditioning: Conditioning, branches: Sequence[Branch]) -> Mapping[str, Tensor]:
     """Return what the transformer takes in a pass of these branches, stacked along the batch in their order."""
     own = [Conditioning((), branch_tensors(conditioning, branch)) for branch in branches]

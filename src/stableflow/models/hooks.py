@@ -137,6 +137,7 @@ class ProjectionHook:
         every_branch: Have the unconditional branch run even where no row is guided, so that this hook sees it.
         value: What the function returns, where that depends on the rows' shape, type and device alone; given (forward,
             one row like them) before the pass. It lets the hook act inside compiled blocks.
+        every_token: Called with the rows of all tokens that the projection sees: in a single layer, text as well.
     """
 
     layer: Layer
@@ -144,6 +145,7 @@ class ProjectionHook:
     function: Callable[[Forward, Float[Tensor, "batch image_tokens dim"]], Tensor | None]
     every_branch: bool = False
     value: Callable[[Forward, Float[Tensor, "1 image_tokens dim"]], Tensor | None] | None = None
+    every_token: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
 from huggingface_hub import hf_hub_download
 
@@ -22,12 +21,12 @@ from stableflow.models.hub import without_hub
 from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
 from stableflow.models.quantised import load_gguf, quantise_weights
+from stableflow.quiet import import_libraries
 from stableflow.reading import read_json
 
 __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
 
 COMPONENTS = "the components (components=)"
-TRANSFORMER = diffusers.FluxTransformer2DModel  # of single files
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
@@ -72,6 +71,7 @@ def load(
         UnknownNameError: Neither a bundled name, a path nor a hub id, or a pipeline of an unsupported class.
         LoadError: The files are missing, damaged, gated or out of reach; says which and what to do.
     """
+    import_libraries()
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     _check_offload(offload, device)
@@ -127,9 +127,10 @@ def _quantiser(kind: str) -> Any:
     check_choice("kind of quantised weights", kind, QUANTISED)
     if find_spec("torchao") is None:
         raise MissingExtraError("Quantised weights need torchao: pip install 'stableflow[quantise]'.")
+    from diffusers import TorchAoConfig
     from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
-    return diffusers.TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
+    return TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
 
 
 def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
@@ -158,16 +159,18 @@ def _model_index(location: Path | str, revision: str | None, offline: bool) -> M
 def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
     if path.suffix == ".gguf" and quantiser is not None:
         raise InputError(f"{path.name} is quantised already; leave quantise out.")
+    from diffusers import FluxTransformer2DModel
+
     components = _components_location(components)
     index = _components_index(components, offline)
     offline = offline or Path(components).is_dir()
     with load_errors(components, what=COMPONENTS):
-        config = TRANSFORMER.load_config(components, subfolder="transformer", local_files_only=offline)
+        config = FluxTransformer2DModel.load_config(components, subfolder="transformer", local_files_only=offline)
     if path.suffix == ".gguf":
-        transformer = load_gguf(path, TRANSFORMER, config, dtype, components=components, offline=offline)
+        transformer = load_gguf(path, FluxTransformer2DModel, config, dtype, components=components, offline=offline)
     else:
         with load_errors(str(path)):
-            transformer = load_transformer(path, TRANSFORMER, config, dtype, components=components)
+            transformer = load_transformer(path, FluxTransformer2DModel, config, dtype, components=components)
     if quantiser is not None:
         quantise_weights(transformer, quantiser)
     given = {"transformer": transformer}

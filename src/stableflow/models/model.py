@@ -1,6 +1,6 @@
 """The one class over a diffusers pipeline: a velocity field, read from the pipeline as its family declares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stableflow.errors import InterventionError
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.attachment import AttachmentStack
 from stableflow.models.base import Conditioning, Guidance, Word
@@ -20,9 +21,10 @@ from stableflow.models.checks import (
     checked_text_length,
 )
 from stableflow.models.family import Family, Pass, Sizes
+from stableflow.models.following import Call, following
 from stableflow.models.guidance import branches_for, scale_rows, tensors_of
-from stableflow.models.hooks import Branch, Intervention, Layer
-from stableflow.models.prompts import split_words, warn_about_lost_text
+from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
+from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
 from stableflow.models.times import TIMESTEPS
 from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.types import Images, Latents
@@ -104,10 +106,19 @@ class DiffusersModel:
         branches = 2 if self.family.guidance(self.pipeline).classifier_free else 1
         return 2 * branches * self._image_tokens(height, width) * self._sizes.kv * self.dtype.itemsize
 
-    @torch.no_grad()
-    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+    def vocabulary(self) -> tuple[str, ...]:
+        """Return the only words that its text encoders know; none where they are too many to list."""
+        readers = self.family.readers(self.pipeline, self.max_sequence_length)
+        return tuple(dict.fromkeys(word for reader in readers for word in vocabulary(reader.tokenizer)))
+
+    def warn_about(self, prompts: Sequence[str]) -> None:
+        """Warn (`PromptWarning`) of what has no effect in these prompts: unknown words, and text beyond the limit."""
         for reader in self.family.readers(self.pipeline, self.max_sequence_length):
             warn_about_lost_text(reader.tokenizer, prompts, reader.room)
+
+    @torch.no_grad()
+    def encode_prompt(self, prompts: Sequence[str]) -> Conditioning:
+        self.warn_about(prompts)
         tensors = self.family.encode(self.pipeline, list(prompts), self.max_sequence_length, self.device)
         return Conditioning(tuple(prompts), tensors)
 
@@ -146,6 +157,27 @@ class DiffusersModel:
 
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         return self._attachments.attach(*interventions)
+
+    def following(self, times: Sequence[float] = ()) -> AbstractContextManager[None]:
+        """Open a block in which what is attached acts on the pipeline's own calls of its transformer as well.
+
+        Args:
+            times: The flow times that passes may have, so that rounded ones are told; any where empty.
+
+        Raises:
+            InterventionError: Calls of this pipeline cannot be read.
+        """
+        read, guided = self.family.call, self.family.guidance(self.pipeline)
+        if read is None or guided.classifier_free:
+            raise InterventionError(
+                f"Calls that a {type(self.pipeline).__name__} makes by itself cannot be followed: which branch of "
+                "guidance they are of, or where their tokens are, is not told yet. Use model.velocity, or an editor."
+            )
+
+        def layout(call: Call, given: Mapping[str, Any]) -> TokenLayout:
+            return self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+
+        return following(self.pipeline.transformer, self._attachments, read, layout, times)
 
     def _pass(
         self,

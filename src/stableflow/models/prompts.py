@@ -28,14 +28,14 @@ def warn_about_lost_text(tokenizer: Any, prompts: Sequence[str], limit: int) -> 
                 f"The prompt has {len(ids)} tokens and the text encoder reads {limit}: cut off was {lost!r}. "
                 "Shorten the prompt, or raise max_sequence_length if the model allows it.",
                 PromptWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         unknown = _unknown_words(tokenizer, prompt)
         if unknown:
             warnings.warn(
                 f"The model does not know {', '.join(map(repr, unknown))} in {prompt!r}.{_vocabulary(tokenizer)}",
                 PromptWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
@@ -49,11 +49,17 @@ def _unknown_words(tokenizer: Any, prompt: str) -> list[str]:
     return [word for word in dict.fromkeys(prompt.split()) if is_unknown(word)]
 
 
-def _vocabulary(tokenizer: Any) -> str:
-    if len(tokenizer) > SMALL_VOCABULARY:
-        return ""
+def vocabulary(tokenizer: Any) -> tuple[str, ...]:
+    """Return the words that a tokenizer knows, where it knows no others and they are few enough to list; else none."""
+    if tokenizer.unk_token_id is None or len(tokenizer) > SMALL_VOCABULARY:
+        return ()
     special = set(tokenizer.all_special_tokens)
-    return " It knows: " + ", ".join(sorted(word for word in tokenizer.get_vocab() if word not in special)) + "."
+    return tuple(sorted(word for word in tokenizer.get_vocab() if word not in special))
+
+
+def _vocabulary(tokenizer: Any) -> str:
+    known = vocabulary(tokenizer)
+    return f" It knows: {', '.join(known)}." if known else ""
 
 
 @dataclass(frozen=True)

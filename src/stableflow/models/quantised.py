@@ -4,9 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-from accelerate import init_empty_weights
 
 from stableflow.errors import MissingExtraError
 from stableflow.models.checkpoint import bare, check_weights, placed_names
@@ -26,6 +24,8 @@ def load_gguf(path: Path, kind: Any, config: Any, dtype: torch.dtype, *, compone
     """
     if find_spec("gguf") is None:
         raise MissingExtraError("GGUF files need gguf: pip install 'stableflow[gguf]'.")
+    from accelerate import init_empty_weights
+    from diffusers import GGUFQuantizationConfig
     from gguf import GGUFReader
 
     with load_errors(str(path)):
@@ -40,7 +40,7 @@ def load_gguf(path: Path, kind: Any, config: Any, dtype: torch.dtype, *, compone
             subfolder="transformer",
             dtype=dtype,
             local_files_only=offline,
-            quantization_config=diffusers.GGUFQuantizationConfig(compute_dtype=dtype),
+            quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
         )
 
 

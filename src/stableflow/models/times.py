@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
@@ -15,6 +14,8 @@ TIMESTEPS = 1000  # diffusers' `timestep` is t * 1000
 
 def shift_for(scheduler: Any, image_tokens: int, max_shift: float = 1.15) -> float:
     """Return diffusers' `mu`, linear in the number of image tokens; `max_shift` where the scheduler names none."""
+    from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
     config = scheduler.config
     return calculate_shift(
         image_tokens,

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import apply_rotary_emb
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -99,6 +98,8 @@ def watch_streams(
 def watch_text_first(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
     """Watch an attention that works as FLUX's: text, then image, both rotated as one sequence."""
     streams: list[Stream] = ["image"] if getattr(attention, "added_kv_proj_dim", None) is None else ["text", "image"]
+
+    from diffusers.models.embeddings import apply_rotary_emb
 
     def join(parts: Sequence[Tensor], kwargs: Mapping[str, Any]) -> Any:
         return apply_rotary_emb(torch.cat(list(parts), dim=1), kwargs["image_rotary_emb"], sequence_dim=1)

@@ -43,7 +43,7 @@ def silhouette(scene: Scene, size: int = 64) -> Bool[Tensor, "size size"]:
     pictures = []
     for blank in (0, 255):  # what lets neither through is the animal
         canvas = Canvas(size * OVERSAMPLING)
-        canvas.rectangle(0, 0, 1, 1, (blank,) * 3)
+        canvas.rectangle(0, 0, 1, 1, (blank, blank, blank))
         draw_animal(canvas, scene)
         pictures.append(canvas.image.resize((size, size), Image.Resampling.BOX).convert("L"))
     black, white = (torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float() for picture in pictures)

@@ -9,9 +9,9 @@ from stableflow.checks import check_count
 from stableflow.errors import InputError
 from stableflow.models.base import FlowModel
 from stableflow.reading import parse_json, short
-from stableflow.vital.similarity import DEFAULT_ENCODER
 
 VITAL, ALL = "vital", "all"
+DEFAULT_ENCODER = "facebook/dinov2-base"
 PAPER_NUDGE_SCALE = 1.15
 LARGEST_LAYER = 10**9  # to tell a wrong number from no number
 

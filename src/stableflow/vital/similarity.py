@@ -17,7 +17,6 @@ from stableflow.models.load import bundled_path
 from stableflow.registry import Registry
 from stableflow.types import Images, Latents
 
-DEFAULT_ENCODER = "facebook/dinov2-base"
 BUNDLED_ENCODERS = {"tiny-dinov2": "dinov2", "tiny-clip": "clip"}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from stableflow.checks import check_steps
 from stableflow.editing.base import Editor, editor
@@ -39,6 +40,8 @@ class NegativePromptInversion(Editor):
 
     num_steps: int = 50
     guidance_scale: float | Sequence[float] | None = None
+
+    needs_negative: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,16 +1,16 @@
-"""RF-Solver-Edit: second-order inversion, and the inversion's values in the first steps of the edit."""
+"""RF-Solver-Edit and FireFlow: second-order inversion, and the inversion's values in the first steps of the edit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from stableflow.checks import check_count, check_steps
+from stableflow.checks import check_choice, check_count, check_flag, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.path import Path
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
 from stableflow.flow.integrate import integrate
 from stableflow.flow.schedule import Schedule
-from stableflow.flow.solvers import Midpoint
+from stableflow.flow.solvers import FireFlow, Midpoint
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.flow.trajectory import recording
 from stableflow.interventions import InjectKV, KVStore, RecordKV
@@ -20,15 +20,13 @@ from stableflow.types import Latents
 from stableflow.vital.presets import resolve_layers
 
 VALUES = ("value",)
-MIDPOINT = Midpoint()
+RULES = {"midpoint": Midpoint(), "fireflow": FireFlow()}
 
 
 @editor("rf-solver-edit", paper="arXiv:2411.04746", good_for="real pictures kept closely; small semantic changes")
 @dataclass(frozen=True)
 class RFSolverEdit(Editor):
     """Invert by the midpoint rule, keep the image values of late layers, and inject them in the first editing steps.
-
-    Memory: a value a kept pass and layer, 2 x inject_steps + 2 passes; 25 MB each for FLUX.1 at 1024x1024 in bfloat16.
 
     Args:
         strength: inject_steps = (1 - strength) x num_steps, instead of `inject_steps`.
@@ -37,11 +35,14 @@ class RFSolverEdit(Editor):
         num_steps: Steps in each direction, two evaluations each.
         inversion_guidance_scale: Of the inversion.
         guidance_scale: Of the edits; the model's usual scale when None.
+        solver: "midpoint", RF-Solver's, or "fireflow", at half the evaluations.
+        published: As the releases: text's values too; "midpoint" gives the first pass of a step what the inversion had
+            at its other end, in single layers 20.. of 38; "fireflow" the very first pass nothing, in all single layers.
 
-    Source: Wang et al., "Taming Rectified Flow for Inversion and Editing" (ICML 2025), arXiv:2411.04746: RF-Solver, and
-    RF-Edit's sharing of values. Values are looked up by flow time here: what a pass of the edit at t is given was
-    computed by the inversion at t. The inversion itself never asks for a velocity at t = 1, where the edit begins, so
-    one more pass is made there.
+    Source: Wang et al., "Taming Rectified Flow for Inversion and Editing" (ICML 2025), arXiv:2411.04746; Deng et al.,
+    "FireFlow", arXiv:2412.07517. Here a pass of the edit at t is given what the inversion computed at t. The inversion
+    never asks for a velocity at t = 1, where the edit begins, so one more pass is made there. Values are 25 MB a layer
+    and pass for FLUX.1 at 1024x1024 in bfloat16.
     """
 
     inject_steps: int = 4
@@ -49,10 +50,14 @@ class RFSolverEdit(Editor):
     num_steps: int = 15
     inversion_guidance_scale: float = 1.0
     guidance_scale: float | None = 2.0
+    solver: str = "midpoint"
+    published: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("num_steps", self.num_steps)
+        check_choice("solver", self.solver, list(RULES))
+        check_flag("published", self.published)
         if not 0 <= check_count("inject_steps", self.inject_steps, -1) <= self.num_steps:
             raise InputError(
                 f"inject_steps must lie in 0..num_steps, got {self.inject_steps} of {self.num_steps} steps."
@@ -69,39 +74,48 @@ class RFSolverEdit(Editor):
         return run.rows(self._path(run).at(1.0))
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
-        return run.advance(MIDPOINT, run.of_edits(self.guidance_scale), z, t0, t1)
+        return run.advance(RULES[self.solver], run.of_edits(self.guidance_scale), z, t0, t1)
 
     def held(self, run: Run, t: float) -> Latents:
         return self._path(run).at(t)
 
     def interventions(self, run: Run) -> Sequence[Intervention]:
-        store = self._path(run).store
+        store, given = self._path(run).store, self._given(run.grid)
         if store is None:
             return ()
-        t0, t1 = run.grid.times[self.injected - 1], run.grid.times[self.injected]
-        early = Blend(Schedule.window((t0 + t1) / 2, 1.0))  # up to the midpoint of the last of these steps
-        return [InjectKV(self._layers(), store, early, VALUES)]
+        early = Blend(Schedule.window(min(given), max(given)))  # up to the midpoint of the last of these steps
+        return [InjectKV(self._layers(), store, early, VALUES, every_token=self.published)]
 
     def _path(self, run: Run) -> Path:
-        settings = ("num_steps", "injected", "layers", "inversion_guidance_scale")
+        settings = ("num_steps", "injected", "layers", "inversion_guidance_scale", "solver", "published")
         return run.path(settings, lambda: self._to_noise(run))
 
     def _to_noise(self, run: Run) -> Path:
-        """The midpoint rule has no memory, so the inversion may be cut where recording begins."""
-        velocity = run.of_source(self.inversion_guidance_scale)
-        rising, cut = run.grid.reversed().times, self.num_steps - self.injected
+        """The midpoint rule has no memory, so its inversion may be cut where recording begins."""
+        velocity, rule = run.of_source(self.inversion_guidance_scale), RULES[self.solver]
+        given, rising = self._given(run.grid), run.grid.reversed().times
+        cut = self.num_steps - self.injected if self.solver == "midpoint" or not given else 0
         states, latents, store = recording(run.clean, 0.0), run.clean, None
         if cut > 0:
-            latents = integrate(velocity, latents, TimeGrid(rising[: cut + 1]), MIDPOINT, callback=states.keep)
-        if self.injected > 0:
-            store = KVStore()
-            with self.model.attach(RecordKV(self._layers(), store, VALUES)):
-                latents = integrate(velocity, latents, TimeGrid(rising[cut:]), MIDPOINT, callback=states.keep)
-                velocity(latents, rising[-1])
+            latents = integrate(velocity, latents, TimeGrid(rising[: cut + 1]), rule, callback=states.keep)
+        if given:
+            made = KVStore()
+            with self.model.attach(RecordKV(self._layers(), made, VALUES, every_token=self.published)):
+                latents = integrate(velocity, latents, TimeGrid(rising[cut:]), rule, callback=states.keep)
+                if 1.0 in given.values():
+                    velocity(latents, 1.0)
+            store = made.at_times(given)
         return Path(states, {}, store)
 
+    def _given(self, grid: TimeGrid) -> Mapping[float, float]:
+        """By the time of a pass of the edit, the time of the inversion's pass whose values it is given."""
+        steps = list(grid.steps())[: self.injected]
+        halfway = {(t0 + t1) / 2: (t0 + t1) / 2 for t0, t1 in steps}
+        if self.solver == "fireflow":
+            return halfway if self.published or not steps else {1.0: 1.0, **halfway}
+        return halfway | {t0: t1 if self.published else t0 for t0, t1 in steps}
+
     def _layers(self) -> tuple[int, ...]:
-        if self.layers is not None:
-            return tuple(self.layers)
         single = [layer.index for layer in self.model.layers if layer.kind == "single"]
-        return tuple(single[len(single) // 2 :])
+        late = 0 if self.solver == "fireflow" else len(single) * 20 // 38
+        return tuple(single[late if self.published else len(single) // 2 :] if self.layers is None else self.layers)

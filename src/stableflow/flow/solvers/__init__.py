@@ -6,6 +6,7 @@ from stableflow.flow.solvers.fireflow import FireFlow
 from stableflow.flow.solvers.fixed_point import FixedPoint
 from stableflow.flow.solvers.heun import Heun
 from stableflow.flow.solvers.midpoint import Midpoint
+from stableflow.flow.solvers.uni_inv import UniInv
 
 __all__ = [
     "SOLVERS",
@@ -15,6 +16,7 @@ __all__ = [
     "Heun",
     "Midpoint",
     "Solver",
+    "UniInv",
     "describe_solver",
     "make_solver",
 ]

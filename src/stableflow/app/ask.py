@@ -1,0 +1,165 @@
+"""What a page or a program asks for: data, checked field by field. Nothing in it names a model, a file or code."""
+
+import secrets
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stableflow.app.limits import Limits
+from stableflow.checks import LARGEST_SEED, check_text
+from stableflow.editing import EDITORS
+from stableflow.editing.where import REGIONS, check_kind
+from stableflow.errors import InputError
+from stableflow.order import Order
+from stableflow.reading import faults, short
+
+FREE_REGIONS = [kind for kind in REGIONS if kind not in ("mask", "amount")]
+"""Kinds of regions that a request may describe in words: none that names a file."""
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+
+class Ask(BaseModel):
+    """One request of the page.
+
+    Args:
+        prompt: What the source shows.
+        picture: An uploaded picture, by its id; a picture is drawn when None.
+        seed, seeds: Of the drawn picture; several make a grid.
+        to: The edited prompts.
+        editor, editors: The method; several are compared.
+        strength, strengths: The dial, the method's own when None; several make a grid.
+        where: A region in words: "word:dog", "~word:dog", "box:x,y,width,height", "change", "foreground".
+        mask: An uploaded mask, by its id, instead.
+        steps, guidance, height, width, solver, inversion, nudge, negative, preset, set: As in an order.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    picture: Id | None = None
+    seed: Seed | None = None
+    seeds: list[Seed] = Field(default_factory=list, max_length=64)
+    to: list[str] = Field(default_factory=list, max_length=64)
+    editor: str = "stable-flow"
+    editors: list[str] = Field(default_factory=list, max_length=64)
+    strength: Strength | None = None
+    strengths: list[Strength] = Field(default_factory=list, max_length=64)
+    where: str | None = Field(None, max_length=2000)
+    mask: Id | None = None
+    steps: int | None = Field(None, ge=1)
+    guidance: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
+    height: int | None = Field(None, ge=16)
+    width: int | None = Field(None, ge=16)
+    solver: str | dict[str, Any] | None = None
+    inversion: Literal["aligned", "paper"] | None = None
+    nudge: float | None = Field(None, gt=0, le=100, allow_inf_nan=False)
+    negative: str | None = None
+    preset: Literal["exact", "balanced", "fast"] | None = None
+    set: dict[str, Any] = Field(default_factory=dict, max_length=40)
+
+
+def read_ask(values: Any, limits: Limits, *, side: int) -> Ask:
+    """Check a request.
+
+    Args:
+        values: Its JSON.
+        side: The longest side that the model may be asked to draw, in pixels.
+
+    Raises:
+        InputError: Names every field that is unknown, out of range or over a limit.
+    """
+    try:
+        ask = Ask.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"The request cannot be read: {faults(error)}.") from error
+    for name, text in [("prompt", ask.prompt), *(("to", text) for text in ask.to), ("negative", ask.negative or "")]:
+        _check_words(name, text, limits.text)
+    if not ask.prompt.strip():
+        raise InputError("Say what the picture shows, such as 'a dog standing on the grass'.")
+    if ask.steps is not None and ask.steps > limits.steps:
+        raise InputError(f"steps: this app takes up to {limits.steps} steps, got {ask.steps}.")
+    if max(ask.height or 0, ask.width or 0) > side:
+        raise InputError(f"height and width: this app draws up to {side} pixels a side.")
+    _check_where(ask)
+    _check_settings(ask.set, limits)
+    if ask.picture is not None and (ask.seed is not None or ask.seeds):
+        raise InputError("A seed draws a picture, and one was given; leave one of them out.")
+    if count(ask) > limits.pictures:
+        raise InputError(f"This asks for {count(ask)} pictures at once; this app makes up to {limits.pictures}.")
+    return ask
+
+
+def count(ask: Ask) -> int:
+    """Return how many pictures a request makes."""
+    return max(1, len(ask.to)) * max(1, len(ask.seeds)) * max(1, len(ask.strengths)) * max(1, len(ask.editors))
+
+
+def orders(ask: Ask, file: Callable[[str], Path], loaded: Mapping[str, Any]) -> list[Order]:
+    """Return the runs of a request, one for each editor, seed and strength.
+
+    Args:
+        file: From the id of an upload of this visitor to its file.
+        loaded: What the app's model is and how it was loaded, by the names of an order.
+
+    Raises:
+        InputError, UnknownNameError: There is no such upload or editor, or a value does not go with another.
+    """
+    image = None if ask.picture is None else file(ask.picture)
+    region = ask.where if ask.mask is None else f"mask:{file(ask.mask)}"
+    drawn = [None] if image is not None else ask.seeds or [secrets.randbelow(2**31) if ask.seed is None else ask.seed]
+    made = []
+    for name, seed, strength in product(ask.editors or [ask.editor], drawn, ask.strengths or [ask.strength]):
+        known = EDITORS[name].setting_names()
+        order = Order(
+            **loaded, prompt=ask.prompt, image=image, seed=seed, steps=ask.steps, guidance=ask.guidance,
+            height=ask.height, width=ask.width, solver=ask.solver, inversion=ask.inversion, nudge=ask.nudge,
+            to=ask.to, editor=name, strength=strength, region=region, negative=ask.negative,
+            preset=ask.preset if "preset" in known else None, set=ask.set if name == ask.editor else {},
+        )  # fmt: skip
+        order.check()
+        made.append(order)
+    return made
+
+
+def _check_words(name: str, text: str, longest: int) -> None:
+    check_text(name, text)
+    if len(text) > longest:
+        raise InputError(f"{name} has {len(text)} characters; this app takes up to {longest}.")
+    if any(ord(character) < 32 and character not in "\n\t" for character in text):
+        raise InputError(f"{name} holds control characters: {short(text)}.")
+
+
+def _check_where(ask: Ask) -> None:
+    if ask.where is None:
+        return
+    if ask.mask is not None:
+        raise InputError("where and mask both say where the edit may act; leave one of them out.")
+    check_kind(ask.where)
+    kind = ask.where.partition(":")[0].removeprefix("~")
+    if kind not in FREE_REGIONS:
+        raise InputError(f"where: a request describes a region as {', '.join(FREE_REGIONS)}, got {kind!r}.")
+
+
+def _check_settings(settings: dict[str, Any], limits: Limits) -> None:
+    """Hold a method's own settings to plain values, and what multiplies its work to the app's steps."""
+    for name, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        plain = all(isinstance(number, str | int | float | bool | None | list) for number in numbers)
+        if len(name) > 64 or len(str(value)) > 2000 or not (plain or name in ("preset", "policy", "weight")):
+            raise InputError(f"set: {short(name)} takes a plain value here, got {short(value)}.")
+        if isinstance(value, int) and not isinstance(value, bool) and "seed" not in name and value > limits.steps:
+            raise InputError(f"set: {name} may be up to {limits.steps} in this app, got {value}.")
+        if name == "preset" and isinstance(value, dict) and not _bounded(value, limits.steps):
+            raise InputError(f"set: the preset asks for more than {limits.steps} steps.")
+
+
+def _bounded(value: Any, most: int) -> bool:
+    if isinstance(value, dict):
+        return all(_bounded(part, most) for part in value.values())
+    return not isinstance(value, int | float) or value <= most

@@ -1,0 +1,82 @@
+"""The lines that make a result again without the app: Python, and the command line."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from stableflow.order import Order
+
+GIVEN, MASK = "given.png", "mask.png"  # what the page calls the files that belong to the lines
+SOURCE = ("seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge")
+LOADED = ("dtype", "components", "lora", "quantise", "max_sequence_length")  # beside the model's name
+NAMES = {"steps": "num_steps", "guidance": "guidance_scale", "nudge": "nudge_scale"}
+
+
+def command_line(orders: Sequence[Order]) -> str:
+    """Return a `stableflow edit` line for each run."""
+    lines = []
+    for number, order in enumerate(orders):
+        words = ["stableflow", "edit", "-m", order.model]
+        for name in LOADED:
+            value = getattr(order, name)
+            words += [] if value is None else [f"--{name.replace('_', '-')}", f"{value}"]
+        words += ["--prompt", order.prompt or ""]
+        words += ["--image", GIVEN] if order.image is not None else []
+        for name in SOURCE:
+            value = getattr(order, name)
+            words += [] if value is None else [f"--{name}", f"{value}"]
+        for text in order.to:
+            words += ["--to", text]
+        words += [] if order.editor == "stable-flow" else ["--editor", order.editor]
+        for short in ("strength", "negative", "preset"):
+            value = getattr(order, short)
+            words += [] if value is None else [f"--{short}", f"{value}"]
+        words += [] if order.region is None else ["--mask", _where_described(order).replace(f"mask:{MASK}", MASK)]
+        for name, value in order.set.items():
+            words += ["--set", f"{name}={json.dumps(value)}"]
+        words += ["--out", f"out/{number}"]
+        lines.append(shlex.join(words))
+    return "\n".join(lines) + "\n"
+
+
+def python_lines(orders: Sequence[Order]) -> str:
+    """Return a script that makes every run."""
+    first = orders[0]
+    plain = all(order.editor == "stable-flow" for order in orders)
+    head = ["import stableflow as sf"] + ([] if plain else ["from stableflow.editing import EDITORS"])
+    loaded = {name: getattr(first, name) for name in LOADED if getattr(first, name) is not None}
+    arguments = _arguments([repr(first.model)], loaded)
+    if first.dtype is not None:
+        head, arguments = ["import torch", "", *head], arguments.replace(repr(first.dtype), f"torch.{first.dtype}")
+    lines = [*head, "", f"model = sf.load({arguments})"]
+    for number, order in enumerate(orders):
+        lines += ["", *_one_run(order, number)]
+    return "\n".join(lines) + "\n"
+
+
+def _one_run(order: Order, number: int) -> list[str]:
+    made = "sf.StableFlow" if order.editor == "stable-flow" else f"EDITORS[{order.editor!r}]"
+    settings = order.settings()
+    source = {NAMES.get(name, name): getattr(order, name) for name in SOURCE if getattr(order, name) is not None}
+    if order.image is None:
+        making = f"editor.generate({_arguments([repr(order.prompt)], source)})"
+    else:
+        making = f"editor.invert({_arguments([repr(GIVEN), repr(order.prompt)], source)})"
+    where = {} if order.region is None else {"region": _where_described(order)}
+    saved = {"original": GIVEN} if order.image is not None and order.region is not None else {}
+    return [
+        f"editor = {made}({_arguments(['model'], settings)})",
+        f"source = {making}",
+        f"result = editor.edit({_arguments(['source', repr(order.to)], where)})",
+        f"result.save({_arguments([repr(f'out/{number}')], saved)})",
+    ]
+
+
+def _arguments(given: list[str], named: dict[str, Any]) -> str:
+    return ", ".join([*given, *(f"{name}={value!r}" for name, value in named.items())])
+
+
+def _where_described(order: Order) -> str:
+    kind, colon, details = (order.region or "").partition(":")
+    return f"{kind}:{MASK}" if kind.removeprefix("~") == "mask" else f"{kind}{colon}{details}"

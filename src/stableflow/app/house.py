@@ -1,0 +1,97 @@
+"""What stays as long as the app runs: the queue, the visitors, and the model once it is loaded."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stableflow.app.desk import Busy, Desk, Job
+from stableflow.app.filters import ContentFilter
+from stableflow.app.history import clear_unfinished
+from stableflow.app.limits import Limits
+from stableflow.app.studio import Studio
+from stableflow.app.visitors import Visitor, Visitors
+from stableflow.app.work import Office, Work
+from stableflow.files import check_writable
+from stableflow.models.base import FlowModel
+
+SWEEP_EVERY = 300.0  # seconds
+LOADING = 90.0  # seconds that a request waits for the model
+_LOG = logging.getLogger(__name__)
+
+
+class House:
+    """One model, one queue, many visitors.
+
+    Args:
+        open_model: Loads the model; runs in the desk's thread, so that pages are there before it is done.
+        loaded: What the model is and how it is loaded, by the names of an order.
+        folder: Where visitors' files are.
+        limits: Of everything.
+        content: Refuses words and pictures.
+        failed: Told when the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        open_model: Callable[[], FlowModel],
+        loaded: Mapping[str, Any],
+        folder: Path,
+        *,
+        limits: Limits,
+        content: ContentFilter | None = None,
+        failed: Callable[[BaseException], None] = lambda error: None,
+    ):
+        self.limits, self.loaded, self.content = limits, dict(loaded), content
+        self.folder = folder.resolve()
+        self.visitors = Visitors(self.folder, limits)
+        self.studio: Studio | None = None
+        self._open_model = open_model
+        self._closing = threading.Event()
+        self.desk = Desk(limits, self._prepare, failed, self.visitors.without_paths)
+
+    def open(self) -> None:
+        """Make the folder, clear what was left half-written, and start loading the model."""
+        check_writable(self.folder)
+        clear_unfinished(self.folder)
+        self.desk.open()
+        threading.Thread(target=self._sweep, name="stableflow-sweep", daemon=True).start()
+
+    def close(self) -> None:
+        """Cancel what runs."""
+        self._closing.set()
+        self.desk.close()
+
+    async def office(self) -> Office:
+        """Return what work needs, once the model is there.
+
+        Raises:
+            Busy: It is still being loaded.
+        """
+        for _ in range(round(LOADING / 0.1)):
+            if self.studio is not None:
+                return Office(self.studio, self.visitors, self.limits, self.content)
+            await asyncio.sleep(0.1)
+        raise Busy("The model is still being loaded. Please try again in a moment.", 10)
+
+    def submit(self, visitor: Visitor, work: Work) -> Job:
+        """Put a visitor's work into the queue."""
+        return self.desk.submit(visitor.key, work)
+
+    def side(self) -> int:
+        """Return the longest side that may be drawn, in pixels: twice the model's own."""
+        return 0 if self.studio is None else 2 * max(self.studio.model.default_size)
+
+    def _prepare(self) -> None:
+        self.studio = Studio(self._open_model(), self.loaded, self.limits)
+
+    def _sweep(self) -> None:
+        while not self._closing.wait(SWEEP_EVERY):
+            try:
+                self.visitors.sweep()
+                if self.studio is not None:
+                    self.studio.shelf.sweep()
+            except OSError as error:
+                _LOG.warning("Sweeping old files failed: %s", error)

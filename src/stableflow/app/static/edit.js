@@ -1,0 +1,214 @@
+// The page Edit: from the form to a result.
+import { call, fileOf, run, upload } from "./api.js";
+import { $, make, showDifference } from "./dom.js";
+import * as form from "./form.js";
+import * as mask from "./mask.js";
+import * as stage from "./stage.js";
+
+const EXAMPLES = [ // prompt, change, seed, and the name of two pictures that the bundled model made of them
+  ["a red dog standing on the grass at noon", "a blue dog standing on the grass at noon", 1, "dog"],
+  ["a white cat sitting on the grass at noon", "a white cat sitting on the beach at noon", 3, "cat"],
+  ["a red bird standing in the snow at noon", "a yellow bird standing in the snow at noon", 4, "bird"],
+];
+let running = null; // what cancels it
+let source = { key: null };
+
+export const isBusy = () => running !== null;
+
+async function during(work) {
+  if (running) return null;
+  running = new AbortController();
+  $("go").hidden = true;
+  $("cancel").hidden = false;
+  $("cancel").textContent = "Cancel";
+  stage.clearMessages();
+  try {
+    return await work(running.signal);
+  } catch (error) {
+    stage.fail(error.message);
+    return null;
+  } finally {
+    running = null;
+    $("go").hidden = false;
+    $("cancel").hidden = true;
+    stage.showBusy(null);
+  }
+}
+
+// Makes sure that the stage shows the source picture.
+async function needSource(signal) {
+  const ask = form.sourceAsk();
+  const key = JSON.stringify(ask.picture ? [ask.picture] : [ask.prompt, ask.seed, ask.steps, ask.width, ask.height]);
+  if (source.key === key) return stage.showSource(source.url, ask.prompt);
+  if (form.state.origin === "own") {
+    source = { key, url: form.state.picture.url };
+  } else {
+    const made = await run("api/jobs/source", { ...ask, editor: "stable-flow", set: {} }, { told: stage.showBusy, signal });
+    if (!made) return false;
+    source = { key, url: made.picture };
+  }
+  await stage.showSource(source.url, ask.prompt);
+  return true;
+}
+
+async function placed(ask) {
+  const where = form.state.where;
+  if (where === "everywhere") return ask;
+  if (where === "word" && !mask.isTouched()) {
+    if (!form.state.word) throw new Error("Click the word of the thing that may change, such as the animal.");
+    return { ...ask, where: `word:${form.state.word}` };
+  }
+  const file = await mask.maskFile();
+  if (!file) throw new Error("Nothing is marked yet: draw over the part of the picture that may change.");
+  return { ...ask, mask: (await upload(file)).id };
+}
+
+async function edit() {
+  const lacks = form.missing();
+  if (lacks) return stage.fail(lacks);
+  await during(async (signal) => {
+    const ask = await placed(form.editAsk());
+    const entry = await run("api/jobs/edit", ask, { told: stage.showBusy, signal });
+    if (!entry) return stage.note("Cancelled. Nothing was saved.");
+    mask.setTool(null);
+    source = { key: null };
+    await stage.showEntry(entry);
+    if (entry.notes.length) stage.note(entry.notes.join(" "));
+    else if (form.state.where !== "everywhere") stage.note("Only the marked part was allowed to change. Choose the tool again to correct it.");
+  });
+}
+
+async function place(where) {
+  form.state.where = where;
+  $("word-chips").hidden = where !== "word";
+  if (where === "everywhere") {
+    mask.setTool(null);
+    if (stage.current().entry) await stage.showEntry(stage.current().entry, stage.current().at);
+    return;
+  }
+  if (where === "word" && !form.state.word) return stage.note("Click the word of the thing that may change.");
+  await draw(where);
+}
+
+async function draw(where) {
+  if (form.state.origin === "own" && !form.state.picture) return stage.fail("Choose a picture first.");
+  await during(async (signal) => {
+    if ((await needSource(signal)) === false) return;
+    mask.fitMask();
+    mask.setTool(where === "box" ? "box" : "brush");
+    if (where !== "word") return stage.note(where === "box" ? "Draw a box over the part that may change." : "Paint over the part that may change.");
+    const ask = { ...form.sourceAsk(), where: `word:${form.state.word}` };
+    const found = await run("api/jobs/where", ask, { told: stage.showBusy, signal });
+    if (!found) return;
+    await mask.showMask(found.mask);
+    stage.note(`Here is “${form.state.word}”, ${Math.round(found.share * 100)}% of the picture. Paint or erase to correct it.`);
+  });
+}
+
+// Takes a picture: a plain one becomes the source, one that was made here brings its settings back.
+export async function take(blob) {
+  await during(async () => {
+    const got = await upload(blob);
+    const url = URL.createObjectURL(blob);
+    if (got.restored?.ask) {
+      const own = got.restored.ask.picture;
+      const picture = own ? { id: own, url: await givenUrl(own) } : null;
+      form.fillIn(got.restored.ask, { picture });
+      if (!own && got.restored.notes.some((text) => text.includes("give that picture"))) form.setOrigin("own");
+      await stage.showSource(url, (got.restored.ask.to ?? []).join("; "));
+      stage.note(["Its settings are back. Press Edit to make it again, or change them.", ...got.restored.notes].join(" "));
+      restoreMask(got.restored.ask);
+    } else {
+      form.setOrigin("own");
+      form.setPicture({ id: got.id, url });
+      await stage.showSource(url, "Your picture. Say what it shows, then what should be different.", `${got.width} × ${got.height} pixels`);
+      for (const text of got.restored?.notes ?? []) stage.note(text);
+      $("prompt").focus();
+    }
+    source = { key: null };
+  });
+}
+
+async function givenUrl(id) {
+  return `api/uploads/${id}`;
+}
+
+function restoreMask(ask) {
+  const where = ask.mask ? "brush" : ask.where?.startsWith("word:") ? "word" : "everywhere";
+  for (const input of document.querySelectorAll("[name=where]")) input.checked = input.value === where;
+  form.state.where = where;
+  form.state.word = where === "word" ? ask.where.slice(5) : null;
+  $("word-chips").hidden = where !== "word";
+  form.showWords();
+  if (ask.mask) mask.showMask(`api/uploads/${ask.mask}`).then(() => mask.setTool("brush"));
+}
+
+// Brings an earlier result back: its settings and its pictures.
+export async function reopen(name) {
+  const { ask, entry } = await call(`api/history/${name}/again`, { method: "POST" });
+  const picture = ask.picture ? { id: ask.picture, url: `api/uploads/${ask.picture}` } : null;
+  form.fillIn(ask, { picture });
+  mask.setTool(null);
+  await stage.showEntry(entry);
+  const where = ask.mask ? "brush" : ask.where?.startsWith("word:") ? "word" : "everywhere";
+  for (const input of document.querySelectorAll("[name=where]")) input.checked = input.value === where;
+  form.state.where = where;
+  if (ask.mask) await mask.showMask(`api/uploads/${ask.mask}`);
+  source = { key: null };
+}
+
+function example([prompt, wish, seed, name], pictured) {
+  const button = make("button", { type: "button", on: { click: () => { form.fillIn({ prompt, to: [wish], seed }); edit(); } } });
+  if (pictured) {
+    const images = ["before", "after"].map((which) => make("img", { src: `static/${name}-${which}.png`, alt: "", class: "tiny" }));
+    button.append(make("span", { class: "two" }, ...images));
+  }
+  const text = make("span");
+  showDifference(text, prompt, wish);
+  button.append(text);
+  return button;
+}
+
+// Ways to begin; with pictures where the model is the one that made them.
+export function showExamples(pictured) {
+  $("examples").replaceChildren(...EXAMPLES.map((one) => example(one, pictured)));
+}
+
+async function further() {
+  const { result } = stage.current();
+  const blob = await (await fetch(result.url)).blob();
+  const plain = await createImageBitmap(blob); // its recipe stays behind: it is a picture of its own now
+  const canvas = new OffscreenCanvas(plain.width, plain.height);
+  canvas.getContext("2d").drawImage(plain, 0, 0);
+  const copy = await canvas.convertToBlob({ type: "image/png" });
+  await take(copy);
+  $("prompt").value = result.prompt;
+  $("prompt").dispatchEvent(new Event("input"));
+  form.fillIn({ prompt: result.prompt }, { picture: form.state.picture });
+  stage.note("This result is the picture now. Change it further.");
+}
+
+async function session() {
+  const { entry } = stage.current();
+  await during(async (signal) => {
+    const made = await run(`api/history/${entry.id}/session`, {}, { told: stage.showBusy, signal });
+    if (made) make("a", { href: fileOf(entry, made.file), download: `${entry.id}-session.zip` }).click();
+  });
+}
+
+export function setUpEdit() {
+  $("form").addEventListener("submit", (event) => { event.preventDefault(); edit(); });
+  $("cancel").addEventListener("click", () => { $("cancel").textContent = "Stopping…"; running?.abort(); });
+  $("draw").addEventListener("click", () => during(needSource));
+  for (const input of document.querySelectorAll("[name=origin]")) input.addEventListener("change", () => form.setOrigin(input.value));
+  for (const input of document.querySelectorAll("[name=where]")) input.addEventListener("change", () => place(input.value));
+  $("word-chips").addEventListener("click", (event) => {
+    if (!event.target.dataset.word) return;
+    form.state.word = event.target.dataset.word;
+    form.showWords();
+    draw("word");
+  });
+  $("file").addEventListener("change", () => { if ($("file").files[0]) take($("file").files[0]); $("file").value = ""; });
+  $("continue").addEventListener("click", () => further().catch((error) => stage.fail(error.message)));
+  $("session").addEventListener("click", session);
+}

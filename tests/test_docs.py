@@ -12,6 +12,7 @@ from stableflow.editing import EDITORS
 ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
+    "docs/concepts/moving.md",
     "docs/concepts/regions.md",
     "docs/extending.md",
     "docs/editors.md",

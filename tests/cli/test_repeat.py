@@ -14,7 +14,7 @@ QUICK = {
     "reprompt": [],
     "direct-inversion": ["layers=[0,3]"],
     "edit-friendly": ["num_steps=4", "skip=1"],
-    "move": ['moves=[{"region": "box:0,2,8,8", "dx": 4}]'],
+    "move": ['moves=[{"region": "box:0,2,4,4", "dx": 4}]'],
     "pixelman": ["num_steps=4", "by=[0,2]"],
     "flowedit": ["num_steps=4", "n_max=3"],
     "rf-solver-edit": ["num_steps=3", "inject_steps=1"],

@@ -10,6 +10,7 @@ from stableflow.quiet import quietly
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
+    from stableflow.editing.features import Features, features
     from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.moves import Move
     from stableflow.editing.moving import move
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
+    "stableflow.editing.features": ["Features", "features"],
     "stableflow.editing.moves": ["Move"],
     "stableflow.editing.moving": ["move"],
     "stableflow.editing.result": ["EditResult"],
@@ -83,6 +85,7 @@ __all__ = [
     "Conditioning",
     "EditResult",
     "Euler",
+    "Features",
     "FireFlow",
     "FixedPoint",
     "FlowModel",
@@ -107,6 +110,7 @@ __all__ = [
     "Vitality",
     "attach",
     "attention",
+    "features",
     "inject",
     "load",
     "load_image",

@@ -18,6 +18,8 @@ QUICK = {
     "direct-inversion": {"layers": [0, 3]},
     "edit-friendly": {"num_steps": 4, "skip": 1},
     "dnaedit": {"num_steps": 4, "skip": 1},
+    "guide-rescale": {"num_steps": 4, "layers": [0, 3]},
+    "polish": {"num_steps": 4, "steps": 2},
     "kv-edit": {},
     "lomoe": {},
     "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}], "begin": 1.0},

@@ -16,7 +16,7 @@ from stableflow.flow.solvers import Euler, Midpoint
 from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
-FROM_PICTURE += ["dnaedit", "flowalign", "steerflow", "uniedit"]
+FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
 ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
 SETTINGS = {
@@ -24,6 +24,8 @@ SETTINGS = {
     "flowedit": {"num_steps": 6, "n_max": 5},
     "edit-friendly": {"num_steps": 6, "skip": 1},
     "dnaedit": {"num_steps": 6, "skip": 1},
+    "flowalign": {"num_steps": 6, "weight": 2.0},
+    "guide-rescale": {"num_steps": 6, "layers": LAYERS},
     "reprompt": {},
     "direct-inversion": {"layers": LAYERS},
     "kv-edit": {},

@@ -1,6 +1,7 @@
 """`stableflow edit`: draw or take a picture, and edit it."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
+from stableflow.editing.computing import told
+from stableflow.editing.leaning import judged, not_made
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
@@ -38,6 +41,9 @@ def edit(
         Path | None, typer.Option("--session", help="Keep the source here, or edit the one there.")
     ] = None,
     preview: Annotated[int, typer.Option("--preview", help="Write preview.png every so many steps; 0 never.")] = 0,
+    check: Annotated[
+        bool, typer.Option(help="Warn of edits that were not made, as the model itself sees it; one pass.")
+    ] = True,
     metadata: Annotated[bool, typer.Option(help="Put the recipe into the PNGs.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")] = False,
 ) -> None:
@@ -63,8 +69,13 @@ def edit(
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
+    if output.verbose and "computed" in result.recipe:
+        reporter.say(told(result.recipe["computed"]))
     original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
+    if check and not order.together and "auto" not in result.recipe:
+        for warning in not_made(result.prompts, judged(editor, result)):
+            warnings.warn(warning, stacklevel=1)
     report_edits(result, files, reporter)
 
 

@@ -263,7 +263,7 @@ class Editor(Settable, ABC):
         return ()
 
     def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
-        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        """Return what is shown of decoded edits of a region, and how far; outside it the given picture is."""
         return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:

@@ -24,7 +24,7 @@ SETTINGS = {
     "t_window": (0.3, 0.9), "inversion_prompt": "a red dog", "inversion_guidance_scale": 2.5, "inject_steps": 2,
     "layers": (1, 2), "weight": 0.4, "token_mask": HALF, "policy": "free", "kv_memory": "share", "preset": "fast",
     "skip": 2, "sigma": "full", "p": 0.9, "fresh": 0.7, "begin": 0.4, "amount": 0.9, "blend_steps": 1, "bootstrap": 0.9,
-    "by": (8, 0), "seam": 1, "solver": "fireflow", "published": True,
+    "by": (8, 0), "seam": 1, "solver": "fireflow", "published": True, "compute": "all",
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
 }  # fmt: skip
 REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
@@ -37,7 +37,7 @@ BESIDE = {
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
 }  # without which a setting has nothing to act on
-SAME_PICTURE = {"kv_memory", "preset"}  # of a drawn source: where keys lie, and how real pictures are inverted
+SAME_PICTURE = {"kv_memory", "preset", "compute"}  # of a drawn source: where keys lie, how pictures are inverted
 PICTURE = torch.tensor(smooth(SIZE, SIZE)).permute(2, 0, 1).float()
 
 

@@ -34,6 +34,12 @@ SETTINGS = {
     "lomoe": {},
     "brushes": {},
     "pixelman": {"num_steps": 6},
+    "dnaedit": {"num_steps": 6, "skip": 1},
+    "flowalign": {"num_steps": 6},
+    "guide-rescale": {"num_steps": 6, "layers": [0, 3]},
+    "polish": {"num_steps": 6, "steps": 3},
+    "steerflow": {"num_steps": 6},
+    "uniedit": {"num_steps": 6},
 }
 
 

@@ -133,6 +133,10 @@ class Attachment:
         def fire(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             forwards = self._current(site)
             span = slice(None) if hook.every_token else forwards[0].layout.image_span(hook.layer.kind)
+            if hook.reads == "input":
+                for forward, own in zip(forwards, args[0][:, span].chunk(len(forwards))):
+                    hook.function(replace(forward, attention=attention), own)
+                return None
             features = output[:, span, projection.columns].chunk(len(forwards))
             replacements = [
                 hook.function(replace(forward, attention=attention), own) for forward, own in zip(forwards, features)

@@ -213,6 +213,7 @@ class ProjectionHook:
         value: What the function returns, where that depends on the rows' shape, type and device alone; given (forward,
             one row like them) before the pass. It lets the hook act inside compiled blocks.
         every_token: Called with the rows of all tokens that the projection sees: in a single layer, text as well.
+        reads: "output" is the key or value; "input" is what the projection is given, which can only be looked at.
     """
 
     layer: Layer
@@ -221,6 +222,7 @@ class ProjectionHook:
     every_branch: bool = False
     value: Callable[[Forward, Float[Tensor, "1 image_tokens dim"]], Tensor | None] | None = None
     every_token: bool = False
+    reads: Literal["output", "input"] = "output"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from stableflow.checks import check_choice
 from stableflow.editing.base import editor
 from stableflow.editing.computing import COMPUTE, Compute
+from stableflow.editing.dial import brings_strengths, refuse_strengths, weights_by_row
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
@@ -37,8 +38,8 @@ class StableFlow(Holding):
     """The editor.
 
     Args:
-        strength: Keys and values of all layers are held with weight (1 - strength)^2, instead of the settings below,
-            or beside a policy; inside the region if there is one.
+        strength: Keys and values of all layers are held with the weight of `dial_weight`, instead of the settings
+            below, or beside a policy; inside the region if there is one. `Edit` may bring its own.
         layers: Where keys and values are injected: "vital" for the preset of this checkpoint, "all", or layer numbers.
             With a region, outside it, and then in all layers unless numbers are given.
         weight: 1 replaces the edits' keys and values, 0 leaves them alone; a number, or a `Schedule` over flow time.
@@ -61,6 +62,8 @@ class StableFlow(Holding):
         >>> editor.edit(source, ["a dog sitting on the grass"]).images.shape
         torch.Size([1, 3, 64, 64])
     """
+
+    strength_each: ClassVar[bool] = True
 
     layers: str | Sequence[int] = VITAL
     weight: float | str | Schedule | Sequence[Sequence[float]] = 1.0
@@ -106,12 +109,15 @@ class StableFlow(Holding):
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
         if self.policy is not None:
+            refuse_strengths(run, "a policy")
             chosen = make_policy(self.policy)
             return chosen if self.strength is None else weakened(chosen, self.strength, within=run.region is not None)
         weight = as_schedule(self.weight).within(*self.t_window)
         outside = Hold(
             "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight
         )
+        if brings_strengths(run):
+            return dialled(0.0, within=run.region is not None, outside=outside)  # by row: see blend
         if self.strength is not None:
             return dialled(self.strength, within=run.region is not None, outside=outside)
         return (
@@ -122,6 +128,9 @@ class StableFlow(Holding):
         return [*super().interventions(run), ReuseResidual(self._others(run), self._spared(run))]
 
     def blend(self, run: Run, hold: Hold) -> Blend:
+        if brings_strengths(run) and hold.where != "outside":
+            weights = weights_by_row(run, self.strength)
+            return Blend(hold.weight, weights if self.token_mask is None else weights * self.token_mask)
         if hold.where == "everywhere" or run.region is None:
             return Blend(hold.weight, self.token_mask)
         return super().blend(run, hold)

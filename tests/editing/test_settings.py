@@ -24,7 +24,7 @@ SETTINGS = {
     "t_window": (0.3, 0.9), "inversion_prompt": "a red dog", "inversion_guidance_scale": 2.5, "inject_steps": 2,
     "layers": (1, 2), "weight": 0.4, "token_mask": HALF, "policy": "free", "kv_memory": "share", "preset": "fast",
     "skip": 2, "sigma": "full", "p": 0.9, "fresh": 0.7, "begin": 0.4, "amount": 0.9, "blend_steps": 1, "bootstrap": 0.9,
-    "solver": "fireflow", "published": True,
+    "solver": "fireflow", "published": True, "compute": "all",
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
     "by": (8, 0), "seam": 1, "moves": [{"region": "box:0,2,8,8", "dy": 4.0}], "way": "collage", "pasted": False,
     "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
@@ -43,8 +43,8 @@ BESIDE = {
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
 }  # without which a setting has nothing to act on
-SAME_LATENTS = {"kv_memory", "preset", "pasted"}
-# of a drawn source: where keys lie, how real pictures are inverted, and what is shown
+SAME_LATENTS = {"kv_memory", "preset", "pasted", "compute"}
+# of a drawn source: where keys lie, how real pictures are inverted, what is shown, and which tokens are computed
 PICTURE = torch.tensor(smooth(SIZE, SIZE)).permute(2, 0, 1).float()
 
 

@@ -130,6 +130,7 @@ async function pick(index) {
   shown.at = index;
   [...$("strip").children].forEach((button, i) => button.setAttribute("aria-pressed", i === index));
   await Promise.all([load($("before"), result.before), load($("after"), result.url)]);
+  if (entry.ask.picture && $("before").naturalWidth !== $("after").naturalWidth) await load($("before"), fileOf(entry, "given"));
   fit($("before"));
   reveal(true);
   setCut($("slide").value / 1000);

@@ -1,6 +1,7 @@
 """`stableflow edit`: draw or take a picture, and edit it."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
+from stableflow.editing.computing import told
+from stableflow.editing.leaning import judged, not_made
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
@@ -38,6 +41,9 @@ def edit(
         Path | None, typer.Option("--session", help="Keep the source here, or edit the one there.")
     ] = None,
     preview: Annotated[int, typer.Option("--preview", help="Write preview.png every so many steps; 0 never.")] = 0,
+    check: Annotated[
+        bool, typer.Option(help="Warn of edits that were not made, as the model itself sees it; one pass.")
+    ] = True,
     metadata: Annotated[bool, typer.Option(help="Put the recipe into the PNGs.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")] = False,
 ) -> None:
@@ -58,14 +64,19 @@ def edit(
         plan = edit_plan(editor, order)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
         return
-    made = _source(editor, order, session, reporter)
+    made = find_source(editor, order, session, reporter)
     if from_image is not None and not _changes_source(given):
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
+    if output.verbose and "computed" in result.recipe:
+        reporter.say(told(result.recipe["computed"]))
     original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
-    _report(result, files, reporter)
+    if check and not order.together and "auto" not in result.recipe:
+        for warning in not_made(result.prompts, judged(editor, result)):
+            warnings.warn(warning, stacklevel=1)
+    report_edits(result, files, reporter)
 
 
 def make_source(editor: Editor, order: Order, reporter: Reporter) -> Source:
@@ -96,6 +107,10 @@ def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any
         )
     if "region" not in own and region.removeprefix("~").startswith("mask:"):
         raise InputError(f"The recipe in {path} names a file as its region, {visible(region)!r}. Give it with --mask.")
+    for move in values["set"].get("moves") or ():
+        where = str(move.get("region") if isinstance(move, dict) else move)
+        if where.removeprefix("~").startswith("mask:"):
+            raise InputError(f"The recipe in {path} names a file as a thing to move, {visible(where)!r}; move it anew.")
     return values
 
 
@@ -108,8 +123,8 @@ def _changes_source(given: dict[str, Any]) -> bool:
     return any(given[name] is not None for name in names)
 
 
-def _source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
-    """The saved session if there is one and it was made with the settings given; else a new one, saved if asked."""
+def find_source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
+    """Return the saved session if it was made with the settings given, or else a new one, saved if asked."""
     if session is None or not (session / "source.json").exists():
         source = make_source(editor, order, reporter)
         if session is not None:
@@ -134,7 +149,8 @@ def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRe
     return callback
 
 
-def _report(result: EditResult, files: list[Path], reporter: Reporter) -> None:
+def report_edits(result: EditResult, files: list[Path], reporter: Reporter) -> None:
+    """Say what was written where, and from what."""
     lines = [f"{file}: {visible(prompt)}" for file, prompt in zip(files[1:], result.prompts)]
     reporter.result(
         {"files": [str(file) for file in files], "recipe": result.recipe},

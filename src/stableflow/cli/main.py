@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from stableflow.cli import app as web
-from stableflow.cli import bench, doctor, edit, editors, invert, maps, scenes, session, train, vital
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, move, scenes, session, train, vital
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("edit")(edit.edit)
+app.command("move")(move.move)
 app.command("invert")(invert.invert)
 app.add_typer(session.app, name="session")
 app.command("editors")(editors.editors)

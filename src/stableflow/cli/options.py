@@ -43,6 +43,9 @@ class LoadOptions:
     max_sequence_length: Annotated[
         int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")
     ] = None
+    layer_sets: Annotated[
+        str | None, typer.Option("--layer-sets", help="Hub repository to ask for this checkpoint's vital layers.")
+    ] = None
     offline: Offline = False
 
     def load(self, name: str, reporter: Reporter | None = None) -> FlowModel:
@@ -61,6 +64,7 @@ class LoadOptions:
             offline=self.offline,
             max_sequence_length=self.max_sequence_length,
             quantise=self.quantise,
+            layer_sets=self.layer_sets,
         )
 
 
@@ -117,9 +121,9 @@ class SourceOptions:
     nudge: Annotated[
         float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the checkpoint's, or 1.15].")
     ] = None
-    keep: Annotated[str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu or share.")] = (
-        None
-    )
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu, disk or share.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,8 @@ class EditOptions:
         bool | None, typer.Option("--together/--apart", help="One picture of all edits, each in its region [apart].")
     ] = None
     strength: Annotated[
-        float | None, typer.Option("--strength", help="0 is the source, 1 the freest edit [the method's own].")
+        str | None,
+        typer.Option("--strength", help="0 is the source, 1 the freest edit, auto the least that makes it [own]."),
     ] = None
     negative: Annotated[
         str | None, typer.Option("--negative", help="What guidance leads away from, where the model has it.")
@@ -174,9 +179,9 @@ class OutputOptions:
 
     out: Out = Path("out")
     quiet: Quiet = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and progress.")] = (
-        False
-    )
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is computed, and show the libraries' messages.")
+    ] = False
     form: OutputFormat = Format.text
 
     def reporter(self) -> Reporter:

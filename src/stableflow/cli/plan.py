@@ -1,8 +1,10 @@
 """What a run would do and what it costs, said beforehand."""
 
+from dataclasses import replace
 from typing import Any
 
 from stableflow.editing import Editor
+from stableflow.editing.holding import Holding
 from stableflow.editing.memory import choose_memory, needed_bytes
 from stableflow.editing.path import sampler_of
 from stableflow.flow.integrate import count_evaluations
@@ -41,6 +43,8 @@ def _on_path(editor: Editor, order: Order, height: int, width: int) -> dict[str,
     sampler = sampler_of(solver) if twice else solver
     passes, evaluations = count_evaluations(sampler, grid), count_evaluations(solver, grid)
     edit_passes = passes if twice or not real else grid.num_steps  # aligned replay: one a step
+    if order.region is not None and isinstance(editor, Holding):
+        recording = replace(recording, layers=editor.layers_within())
     kv_bytes = needed_bytes(
         model, height, width, layers=len(recording.layers), passes=edit_passes, precision=recording.precision
     )

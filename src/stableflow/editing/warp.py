@@ -12,6 +12,7 @@ from torch import Tensor
 from stableflow.region import Region
 
 Point = tuple[float, float]
+Picture = Float[Tensor, "rows channels height width"]
 Origin = Callable[[Float[Tensor, "places 2"]], Float[Tensor, "places 2"]]
 """From places (x, y), in pixels from the top left corner, to where what is seen there comes from."""
 
@@ -62,9 +63,7 @@ def _basis(places: Float[Tensor, "places 2"], knots: Float[Tensor, "knots 2"]) -
     return torch.cat([bent, torch.ones_like(places[:, :1]), places], dim=1)
 
 
-def carried(
-    pixels: Float[Tensor, "batch channels height width"], origin: Origin, *, mode: str = "bicubic"
-) -> Float[Tensor, "batch channels height width"]:
+def carried(pixels: Picture, origin: Origin, *, mode: str = "bicubic") -> Picture:
     """Return a picture each of whose pixels is read at its origin; beyond the border, from the border.
 
     A shift by whole pixels copies them to the last bit.

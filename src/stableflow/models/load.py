@@ -1,5 +1,6 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ from stableflow.models.components import check_index, load_pipeline
 from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
 from stableflow.models.hub import without_hub
+from stableflow.models.layer_sets import fetch_set, local_sets
 from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
 from stableflow.models.quantised import load_gguf, quantise_weights
@@ -47,6 +49,7 @@ def load(
     quantise: str | None = None,
     attention_backend: str | None = None,
     compile: bool = False,
+    layer_sets: str | None = None,
 ) -> FlowModel:
     """Load a model.
 
@@ -65,6 +68,8 @@ def load(
         attention_backend: A kernel by diffusers' name, such as "native" or "sage"; it becomes the process's default.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
             compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
+        layer_sets: A hub repository that is asked for the vital layers of this checkpoint, by its hash, where they are
+            neither shipped nor in a local folder; see `stableflow vital push` and `pull`.
 
     Raises:
         InputError: The attention backend is unknown or cannot run here, or this family's blocks cannot be compiled.
@@ -93,7 +98,21 @@ def load(
     model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
     if compile:
         compile_blocks(pipeline.transformer, model.layers)
+    if layer_sets is not None:
+        _find_layer_set(layer_sets, model.checkpoint_hash(), offline)
     return model
+
+
+def _find_layer_set(repository: str, checkpoint: str, offline: bool) -> None:
+    """Have the layer set of a checkpoint in a local folder, where presets are looked for; warns where there is none."""
+    if any(file.stem == checkpoint for file in local_sets()):
+        return
+    if fetch_set(repository, checkpoint, offline=offline) is None:
+        warnings.warn(
+            f"{repository} has no layers of this checkpoint ({checkpoint}). Measure them with `stableflow vital`, and "
+            "share them with `stableflow vital push`.",
+            stacklevel=3,
+        )
 
 
 def _locate(name: str | Path) -> Path | str:

@@ -153,3 +153,12 @@ def test_tasks_and_moves_repeat_themselves(regular):
         restored = regular.upload(data)["restored"]
         assert restored["notes"] == [], restored
         assert np.array_equal(pixels(regular.file(regular.edit(restored["ask"]), "0/edit_1.png")), pixels(data))
+
+
+def test_the_least_strength_is_found_and_repeats_itself(regular):
+    entry = regular.edit(QUICK | {"strength": "auto", "steps": 2})
+    assert "--strength auto" in entry["command"] and "strength='auto'" in entry["python"]
+    data = regular.file(entry, "0/edit_1.png")
+    restored = regular.upload(data)["restored"]
+    assert restored["notes"] == [] and 0 <= restored["ask"]["strength"] <= 1
+    assert np.array_equal(pixels(regular.file(regular.edit(restored["ask"]), "0/edit_1.png")), pixels(data))

@@ -135,7 +135,7 @@ def orders(ask: Ask, file: Callable[[str], Path], loaded: Mapping[str, Any]) -> 
     drawn = [None] if image is not None else ask.seeds or [secrets.randbelow(2**31) if ask.seed is None else ask.seed]
     made = []
     for name, seed, strength in product(ask.editors or [ask.editor], drawn, ask.strengths or [ask.strength]):
-        chosen = {"editor": name} if ask.task is None else {"task": ask.task}
+        chosen: dict[str, Any] = {"editor": name} if ask.task is None else {"task": ask.task}
         known = EDITORS[Order(**chosen).method].setting_names()
         order = Order(
             **loaded, **chosen, prompt=ask.prompt, image=image, seed=seed, steps=ask.steps, guidance=ask.guidance,

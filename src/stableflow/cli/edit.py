@@ -11,7 +11,7 @@ import typer
 from stableflow.cli.grouped import grouped
 from stableflow.cli.options import SHAPING, EditOptions, ModelOptions, OutputOptions, SourceOptions
 from stableflow.cli.output import Reporter, visible
-from stableflow.cli.plan import edit_plan
+from stableflow.cli.plan import card_plans, edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
 from stableflow.editing.computing import told
@@ -23,6 +23,7 @@ from stableflow.files import check_writable, refuse_to_replace
 from stableflow.flow.integrate import StepRecord
 from stableflow.images import read_recipe, save_png, to_pil
 from stableflow.models.bundled import BUNDLED
+from stableflow.models.known import known_by
 from stableflow.order import Order, require_repeated
 
 
@@ -58,6 +59,13 @@ def edit(
         check_writable(output.out)
         if order.image is not None:
             refuse_to_replace(order.image, _written(output.out, len(order.to)))
+    if dry_run and known_by(order.model) is not None:
+        plan = card_plans(order, model.memory)
+        reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
+        return
+    if model.memory is not None:
+        model = model.fitted(order.model)
+        order = order.model_copy(update={"quantise": model.quantise, "quantise_text": model.quantise_text})
     loaded = model.open(reporter, **{name: getattr(order, name) for name in SHAPING})
     editor = order.make_editor(loaded)
     if dry_run:

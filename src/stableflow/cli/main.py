@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from stableflow.cli import app as web
-from stableflow.cli import bench, doctor, edit, editors, invert, maps, move, scenes, session, train, vital
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, models, move, scenes, session, train, vital
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
@@ -42,6 +42,7 @@ app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)
 app.command("report")(bench.report)
 app.command("app")(web.app)
+app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)

@@ -133,8 +133,9 @@ def orders(ask: Ask, file: Callable[[str], Path], loaded: Mapping[str, Any]) -> 
     if ask.move is not None:
         return [_moving(ask, ask.move, image, region, loaded)]
     drawn = [None] if image is not None else ask.seeds or [secrets.randbelow(2**31) if ask.seed is None else ask.seed]
+    strengths: list[float | Literal["auto"] | None] = [*ask.strengths] or [ask.strength]
     made = []
-    for name, seed, strength in product(ask.editors or [ask.editor], drawn, ask.strengths or [ask.strength]):
+    for name, seed, strength in product(ask.editors or [ask.editor], drawn, strengths):
         chosen: dict[str, Any] = {"editor": name} if ask.task is None else {"task": ask.task}
         known = EDITORS[Order(**chosen).method].setting_names()
         order = Order(

@@ -111,7 +111,8 @@ def test_an_error_in_the_block_leaves_no_trace(pipeline):
 def test_flux2_and_a_family_whose_calls_do_not_tell():
     host = FAMILIES["FLUX.2-dev"].make()
     editor = sf.StableFlow(sf.wrap(host), layers=[0, 2], kv_memory="device")
-    source = editor.generate(SOURCE, seed=1, num_steps=STEPS, guidance_scale=4.0)
+    square = {"height": SIZE, "width": SIZE}
+    source = editor.generate(SOURCE, seed=1, num_steps=STEPS, guidance_scale=4.0, **square)
     with sf.inject(host, source=source, layers=[0, 2]) as start:
         tokens = host(
             prompt=EDIT, latents=start.latents, num_inference_steps=STEPS, height=SIZE, width=SIZE, guidance_scale=4.0,
@@ -120,7 +121,7 @@ def test_flux2_and_a_family_whose_calls_do_not_tell():
     expected = editor.edit(source, EDIT).latents
     assert torch.equal(unpack(tokens, rows=expected.shape[-2], patch=1), expected)
     other = FAMILIES["Qwen-Image"].make()
-    drawn_there = sf.StableFlow(sf.wrap(other), layers=[0]).generate(SOURCE, seed=1, num_steps=2)
+    drawn_there = sf.StableFlow(sf.wrap(other), layers=[0]).generate(SOURCE, seed=1, num_steps=2, **square)
     with (
         pytest.raises(InterventionError, match="cannot be followed"),
         sf.inject(other, source=drawn_there, layers=[0]),

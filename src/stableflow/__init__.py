@@ -10,7 +10,10 @@ from stableflow.quiet import quietly
 
 if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
+    from stableflow.editing.features import Features, features
     from stableflow.editing.methods.stable_flow import StableFlow
+    from stableflow.editing.moves import Move
+    from stableflow.editing.moving import move
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.editing.turns import Session
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
+    "stableflow.editing.features": ["Features", "features"],
+    "stableflow.editing.moves": ["Move"],
+    "stableflow.editing.moving": ["move"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.turns": ["Session"],
@@ -79,6 +85,7 @@ __all__ = [
     "Conditioning",
     "EditResult",
     "Euler",
+    "Features",
     "FireFlow",
     "FixedPoint",
     "FlowModel",
@@ -87,6 +94,7 @@ __all__ = [
     "KVStore",
     "Layer",
     "Midpoint",
+    "Move",
     "Patch",
     "RecordKV",
     "Region",
@@ -102,10 +110,12 @@ __all__ = [
     "Vitality",
     "attach",
     "attention",
+    "features",
     "inject",
     "load",
     "load_image",
     "measure_vitality",
+    "move",
     "to_pil",
     "wrap",
 ]

@@ -40,7 +40,7 @@ class Order(BaseModel):
     """One edit run. Names are those of the command line's options and of a YAML file's keys.
 
     Args:
-        model, dtype, max_sequence_length, lora, quantise, components: What draws, and how it is loaded.
+        model, dtype, max_sequence_length, lora, quantise, quantise_text, components: What draws, and how it is loaded.
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
@@ -60,6 +60,7 @@ class Order(BaseModel):
     max_sequence_length: int | None = Field(None, ge=1)
     lora: str | None = None
     quantise: str | None = None
+    quantise_text: str | None = None
     components: str | None = None
     prompt: str | None = None
     image: Path | None = None
@@ -86,7 +87,7 @@ class Order(BaseModel):
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None
-    keep: Literal["auto", "device", "cpu", "share"] | None = None
+    keep: Literal["auto", "device", "cpu", "disk", "share"] | None = None
     preset: str | dict[str, Any] | None = None
     image_digest: str | None = None
     expected: dict[str, Any] | None = None

@@ -14,12 +14,15 @@ QUICK = {
     "reprompt": [],
     "direct-inversion": ["layers=[0,3]"],
     "edit-friendly": ["num_steps=4", "skip=1"],
+    "move": ['moves=[{"region": "box:0,2,8,8", "dx": 4}]'],
+    "dnaedit": ["num_steps=4", "skip=1"],
+    "guide-rescale": ["num_steps=4", "layers=[0,3]"],
     "pixelman": ["num_steps=4", "by=[0,2]"],
     "flowedit": ["num_steps=4", "n_max=3"],
     "rf-solver-edit": ["num_steps=3", "inject_steps=1"],
 }
 STEPS = ["--steps", "3"]
-REPEATED = [name for name in EDITORS if name != "npi"]  # which this model has no negative prompt for
+REPEATED = [name for name, made in EDITORS.items() if not made.needs_negative]
 
 
 def sets(name):

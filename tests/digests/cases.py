@@ -30,10 +30,16 @@ SETTINGS = {
     "edit-friendly": {"num_steps": 8, "skip": 2},
     "edict": {"num_steps": 6},
     "direct-inversion": {},
-    "kv-edit": {"fresh": 0.5},
+    "kv-edit": {"fresh": 0.5, "compute": "all"},
     "lomoe": {},
     "brushes": {},
     "pixelman": {"num_steps": 6},
+    "dnaedit": {"num_steps": 6, "skip": 1},
+    "flowalign": {"num_steps": 6},
+    "guide-rescale": {"num_steps": 6, "layers": [0, 3]},
+    "polish": {"num_steps": 6, "steps": 3},
+    "steerflow": {"num_steps": 6},
+    "uniedit": {"num_steps": 6},
 }
 
 

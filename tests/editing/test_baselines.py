@@ -16,19 +16,22 @@ from stableflow.flow.solvers import Euler, Midpoint
 from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
-FROM_PICTURE += ["dnaedit", "flowalign", "steerflow", "uniedit"]
-ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", *FROM_PICTURE]
+FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
+ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
     "flowedit": {"num_steps": 6, "n_max": 5},
     "edit-friendly": {"num_steps": 6, "skip": 1},
     "dnaedit": {"num_steps": 6, "skip": 1},
+    "flowalign": {"num_steps": 6, "weight": 2.0},
+    "guide-rescale": {"num_steps": 6, "layers": LAYERS},
     "reprompt": {},
     "direct-inversion": {"layers": LAYERS},
     "kv-edit": {},
     "lomoe": {},
     "brushes": {},
+    "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}]},
 }
 
 

@@ -15,6 +15,7 @@ from stableflow.scenes import caption, edit, sample
 
 SCENES, STEPS, SIDE = 16, 3, 32
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+MOVING = ("move",)  # how far things go, measured with it
 SETTINGS = {
     "flowedit": {"num_steps": STEPS, "n_max": STEPS},
     "stable-flow": {},
@@ -23,6 +24,7 @@ SETTINGS = {
     "direct-inversion": {},
     "edit-friendly": {"num_steps": STEPS, "skip": 0},
     "dnaedit": {"num_steps": STEPS, "skip": 0},
+    "polish": {"num_steps": STEPS, "steps": 3},
     "kv-edit": {},
     "lomoe": {},
     "rf-solver-edit": {"num_steps": 2, "inject_steps": 1},
@@ -63,6 +65,19 @@ def test_more_strength_is_further_from_the_source(name):
     assert means[1] < means[-1] and means[-1] > 0.05, means
 
 
+@pytest.mark.parametrize("name", [name for name in ALL if name not in CORE and name not in MOVING])
+def test_more_strength_is_further_in_the_newer_editors(name):
+    """Half of the scenes and three strengths, for time."""
+    editor, distances = EDITORS[name](tiny(), **SETTINGS.get(name, {"num_steps": STEPS})), np.zeros((SCENES // 2, 3))
+    for i, (source, prompt) in enumerate(cases()[::2]):
+        for j, strength in enumerate((0.25, 0.6, 1.0)):
+            result = editor.edit(source, prompt, strength=strength)
+            distances[i, j] = (result.images - source.images).square().mean().sqrt()
+    means = [0.0, *distances.mean(0)]
+    assert all(after >= before for before, after in zip(means, means[1:])), means
+    assert means[1] < means[-1] and means[-1] > 0.02, means
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("real", [True, False])
 def test_no_strength_is_the_source(model, name, real):
@@ -87,3 +102,9 @@ def test_no_strength_is_the_source(model, name, real):
 def test_strength_outside_its_range_is_refused(model, name, strength):
     with pytest.raises(sf.StableFlowError, match="strength must"):
         make(name, model, strength=strength)
+
+
+def test_the_dial_goes_with_a_region(model):
+    editor = sf.StableFlow(model, layers=[0, 3], strength=0.6)
+    source = editor.generate("a red dog", seed=1, num_steps=2)
+    assert editor.edit(source, "a blue dog", region="box:0,0,8,8").region is not None

@@ -27,8 +27,9 @@ class Setting:
         region: Where its edits may act, as `Editor.edit` takes it in words; everywhere when None.
         curve: Settings of one curve are joined by a line.
         call: Other arguments of `edit`, such as a task.
-        asks: Arguments of `edit` that are taken from the case's own `call`.
         follow: The case's edits are turns, one after the other: see `take_turns`. Side by side when empty.
+        asks: Arguments of `edit` that are taken from the case's own `call`; "name=key" takes what lies there under
+            another name.
     """
 
     name: str
@@ -44,8 +45,9 @@ class Setting:
 
     def arguments(self, case: Case) -> dict[str, Any]:
         """Return what `edit` is called with for a case, beside the source and its prompts."""
+        pairs = [ask.partition("=") for ask in self.asks]
         where = {} if self.region is None else {"region": self.region}
-        return {**where, **self.call, **{name: case.call[name] for name in self.asks}}
+        return {**where, **self.call, **{name: case.call[key or name] for name, _, key in pairs}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")
@@ -97,6 +99,8 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "dnaedit": {"skip": 0},
     "flowalign": {"strength": (0.5, 0.75, 1.0)},
     "uniedit": {"strength": (0.5, 0.7, 0.9)},
+    "guide-rescale": {"strength": (0.2, 0.5, 0.8)},
+    "polish": {"strength": (0.4, 0.6, 0.8)},
     "rf-inversion": {
         "dial": ("t_window", ((0.7, 1.0), (0.85, 1.0), (0.95, 1.0))),
         "gamma": 0.0,
@@ -105,6 +109,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "rf-solver-edit": {"dial": ("inject_steps", (6, 3, 1))},
 }
 """Where an editor is measured otherwise than at `STRENGTHS` everywhere in the picture."""
+LEFT_OUT = ("move",)  # it is told where things go, not what should be different
 
 
 @SETTINGS.register("editors")
@@ -115,7 +120,7 @@ def editors(model: FlowModel) -> list[Setting]:
     every = [Setting("none", "reprompt", source=source), Setting("vital", "stable-flow", {"layers": vital}, source)]
     guided = takes_negative(model.encode_prompt(["a dog"]))
     for name in EDITORS:
-        if guided or not EDITORS[name].needs_negative:
+        if name not in LEFT_OUT and (guided or not EDITORS[name].needs_negative):
             every += _front(name, source)
     return every
 

@@ -10,12 +10,14 @@ from stableflow.editing.methods.edict import EDICT
 from stableflow.editing.methods.edit_friendly import EditFriendly
 from stableflow.editing.methods.flowalign import FlowAlign
 from stableflow.editing.methods.flowedit import FlowEdit
+from stableflow.editing.methods.guide_rescale import GuideAndRescale
 from stableflow.editing.methods.kv_edit import KVEdit
 from stableflow.editing.methods.lomoe import LoMOE
 from stableflow.editing.methods.move import Moving
 from stableflow.editing.methods.npi import NegativePromptInversion
 from stableflow.editing.methods.null_text import NullText
 from stableflow.editing.methods.pixelman import PixelMan
+from stableflow.editing.methods.polish import Polish
 from stableflow.editing.methods.reprompt import Reprompt
 from stableflow.editing.methods.rf_inversion import RFInversion
 from stableflow.editing.methods.rf_solver_edit import RFSolverEdit
@@ -38,12 +40,14 @@ __all__ = [
     "Editor",
     "FlowAlign",
     "FlowEdit",
+    "GuideAndRescale",
     "KVEdit",
     "LoMOE",
     "Moving",
     "NegativePromptInversion",
     "NullText",
     "PixelMan",
+    "Polish",
     "RFInversion",
     "RFSolverEdit",
     "Reprompt",

@@ -100,7 +100,8 @@ class Run:
         self.together, self.task = together, task
         looked_for = editor.looks_for if task is None or task.looks_for is None else task.looks_for
         self.region: Region | None = None
-        self.asked = self.region = region_of(self, looked_for if region is None else region)
+        self.asked: Region | None = region_of(self, looked_for if region is None else region)
+        self.region = self.asked  # which a policy may ask for
         self.region = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from stableflow.checks import check_number, check_steps
+from stableflow.checks import check_count, check_number, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.run import Run
 from stableflow.flow.stochastic import State, image_of, noise_of
@@ -20,6 +20,8 @@ class DDCM(Editor):
     Args:
         strength: Share of the steps that are walked, at least one; all when None.
         num_steps: Of the whole grid. The rule asks for the edit's image afresh at every step, so few are enough.
+        n_min: How many of the last of these are ordinary sampling of the edit.
+        n_avg: Noises over which the velocity difference of a step is averaged.
         eta: Share of the noise's variance that is new at each step, in [0, 1]; 1 is the paper's.
         source_guidance_scale, target_guidance_scale: Of the two velocities.
         seed: Of the noises; when None it follows from the source (and is not the source's own).
@@ -30,6 +32,8 @@ class DDCM(Editor):
     """
 
     num_steps: int = 12
+    n_min: int = 0
+    n_avg: int = 1
     eta: float = 1.0
     source_guidance_scale: float = 1.0
     target_guidance_scale: float = 2.3
@@ -38,6 +42,8 @@ class DDCM(Editor):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("num_steps", self.num_steps)
+        check_count("n_min", self.n_min, -1, self.num_steps - 1)
+        check_count("n_avg", self.n_avg)
         check_number("eta", self.eta, 0, 1)
 
     def times(self, run: Run) -> TimeGrid:
@@ -48,9 +54,19 @@ class DDCM(Editor):
         return run.rows(self.held(run, run.grid.times[0]))
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
-        source, noise = self.held(run, t0), self._noises(run)[t1]
-        velocity = run.of_both(self.source_guidance_scale, self.target_guidance_scale)(torch.cat([source, z]), t0)
-        return followed(z - source, velocity[1:] - velocity[:1], run.clean, noise, t0, t1, self.eta)
+        if t0 <= run.grid.times[-1 - min(self.n_min, run.grid.num_steps)]:
+            return z + (t1 - t0) * run.of_edits(self.target_guidance_scale)(z, t0)
+        ahead, noise = z - self.held(run, t0), self._noises(run)[t1]
+        return followed(ahead, self._turn(run, z, t0), run.clean, noise, t0, t1, self.eta)
+
+    def _turn(self, run: Run, z: Latents, t: float) -> Latents:
+        """Return the edit's velocity minus the source's, averaged over noises of which the first is the path's."""
+        velocity = run.of_both(self.source_guidance_scale, self.target_guidance_scale)
+        source = self.held(run, t)
+        others = [run.noised(t) - source for _ in range(self.n_avg - 1)]
+        pairs = [velocity(torch.cat([source, z]), t)]
+        pairs += [velocity(torch.cat([source + other, z + other]), t) for other in others]
+        return torch.stack([pair[1:] - pair[:1] for pair in pairs]).mean(0)
 
     def held(self, run: Run, t: float) -> Latents:
         return (1 - t) * run.clean + t * self._noises(run)[t]

@@ -30,18 +30,17 @@ class NullText(Editor):
     """Euler's steps under v_negative_t + guidance_scale (v_edit - v_negative_t), from the source's inverted noise.
 
     negative_t minimises |z*_{t1} - step(z)|^2 for the source's own prompt, where z* is the source's unguided path and
-    z where the fit before has led; it starts from that fit. Only where guidance is classifier-free; takes memory for
-    gradients.
+    z where the fit before has led; it starts from that fit. Only where guidance is classifier-free; needs gradients.
 
     Args:
         strength: Share of the steps that are walked, at least one; all when None.
         num_steps: Of the whole grid, in each direction.
-        fits: Most steps of Adam at each time, once a source.
+        fits: Most steps of Adam at each time.
         guidance_scale: For all edits and the fit; the model's usual scale when None.
         negative: Not taken: it is what is fitted.
 
     Source: Mokady et al., "Null-text Inversion for Editing Real Images using Guided Diffusion Models" (CVPR 2023),
-    arXiv:2211.09794, in flow form. npi has the same without fitting.
+    arXiv:2211.09794, in flow form.
     """
 
     num_steps: int = 50
@@ -94,7 +93,7 @@ class NullText(Editor):
     def _fit_one(
         self, run: Run, start: dict[str, Tensor], z: Latents, times: Sequence[float], i: int
     ) -> tuple[dict[str, Tensor], Latents]:
-        """Fit at one time; returns the negative prompt and where it leads."""
+        """Return the negative prompt fitted at one time, and where it leads."""
         (t0, t1), goal, scale = times, self.held(run, times[1]), run.scale(self.guidance_scale)
         fitted = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         adam = torch.optim.Adam(fitted.values(), lr=RATE * (1 - i / run.grid.num_steps / 2))
@@ -117,6 +116,5 @@ class NullText(Editor):
 
 
 def having_negative(told: Conditioning, fitted: dict[str, Tensor]) -> Conditioning:
-    """Return a conditioning with these tensors of the negative prompt, in every row."""
     rows = {name: value.expand(len(told), *value.shape[1:]).to(told.tensors[name]) for name, value in fitted.items()}
     return replace(told, tensors={**told.tensors, **rows})

@@ -41,8 +41,7 @@ class RFSolverEdit(Editor):
 
     Source: Wang et al., "Taming Rectified Flow for Inversion and Editing" (ICML 2025), arXiv:2411.04746; Deng et al.,
     "FireFlow", arXiv:2412.07517. Here a pass of the edit at t is given what the inversion computed at t. The inversion
-    never asks for a velocity at t = 1, where the edit begins, so one more pass is made there. Values are 25 MB a layer
-    and pass for FLUX.1 at 1024x1024 in bfloat16.
+    never asks for v at t = 1, where the edit begins: one more pass. A layer's values of a pass take 25 MB in FLUX.1.
     """
 
     inject_steps: int = 4

@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_choice
 from stableflow.editing.base import editor
+from stableflow.editing.computing import COMPUTE, Compute
 from stableflow.editing.dial import brings_strengths, refuse_strengths, weights_by_row
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
@@ -46,10 +48,13 @@ class StableFlow(Holding):
             edit; everywhere by default. A region says the same in pixels.
         policy: What is held, instead of what follows from the settings above: a name in `POLICIES`, or a `Policy`.
         kv_memory: What becomes of the source's keys and values. "device" keeps them beside the model, "cpu" in main
-            memory, "share" keeps nothing and runs the source's row again with every edit; "auto" takes the first of
-            these for which memory is free. `keep` is its old name.
+            memory, "disk" in temporary files, "share" keeps nothing and runs the source's row again with every edit;
+            "auto" takes the first of these for which memory is free, but never the disk. `keep` is its old name.
         preset: "exact", "balanced" or "fast": how real pictures are inverted unless `invert` is told otherwise, in
             which precision keys and values are kept, and what edits leave out.
+        compute: "region" computes the region's image tokens alone and reads keys and values of the others from the
+            source; the same edit, to rounding, at a share of the cost. Refused where it would be another edit. "auto"
+            does so wherever it is the same and pays; the recipe's "computed" says what was done and why. "all" never.
 
     Example:
         >>> editor = StableFlow(load("tiny"))
@@ -67,6 +72,7 @@ class StableFlow(Holding):
     policy: str | Policy | Mapping[str, Any] | None = None
     kv_memory: KVMemory = "auto"
     preset: str | SpeedPreset | Mapping[str, Any] = "exact"
+    compute: Compute = "auto"
     keep: InitVar[KVMemory | None] = None
 
     def __post_init__(self, keep: KVMemory | None) -> None:
@@ -78,6 +84,7 @@ class StableFlow(Holding):
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
             object.__setattr__(self, "policy", make_policy(self.policy))
+        check_choice("compute", self.compute, COMPUTE)
         checked = Blend(as_schedule(self.weight, "weight").within(*as_window(self.t_window)), self.token_mask)
         object.__setattr__(self, "token_mask", checked.token_mask)
 
@@ -88,6 +95,13 @@ class StableFlow(Holding):
 
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
+
+    def layers_within(self) -> tuple[int, ...]:
+        explicit = self.policy is None and not isinstance(self.layers, VitalSet)
+        return self.chosen_layers if explicit else super().layers_within()
+
+    def computes(self) -> Compute:
+        return self.compute
 
     def recording(self) -> Recording:
         return Recording(self.chosen_layers, self.kv_memory, self.speed().kv_precision)
@@ -133,7 +147,7 @@ class StableFlow(Holding):
 
     def notes(self, run: Run) -> dict[str, Any]:
         store, plan = run.source.store, self.plan(run)
-        return {
+        return super().notes(run) | {
             "guidance_scale": run.scales(self.guidance(run)),
             "layers": list(self.held_layers(run)),
             "held": as_json(plan),

@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready
 DEV := .venv/ready-dev
 
-.PHONY: demo test check bench-quick bench perf clean
+.PHONY: demo test check docs wheel bench-quick bench perf clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -26,6 +26,12 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+docs: $(DEV)  ## the documentation site under out/site, every link checked; offline
+	$(BIN)/python .ci/site.py
+
+wheel: $(DEV)  ## build the wheel, install it elsewhere, edit a picture with it
+	$(BIN)/python .ci/wheel.py --borrow
 
 bench-quick: $(READY)  ## 66 held-out scenes, six ways to edit them; tables and curves under out/bench-quick
 	$(BIN)/stableflow bench scenes --settings quick --count 66 --out out/bench-quick

@@ -1,7 +1,7 @@
 """Build the wheel, install it where nothing else is, and edit a picture with it.
 
-    python .ci/wheel.py               dependencies come from the package index, as a stranger gets them
-    python .ci/wheel.py --borrow      dependencies are this environment's; the package itself is the wheel's
+python .ci/wheel.py               dependencies come from the package index, as a stranger gets them
+python .ci/wheel.py --borrow      dependencies are this environment's; the package itself is the wheel's
 """
 
 import argparse

@@ -24,7 +24,11 @@ HEADER = [
     "families",
     "own prompt returns it to",
 ]
-SETTINGS: dict[str, dict[str, Any]] = {"flowedit": {"n_max": 10}, "edit-friendly": {"skip": 2}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "flowedit": {"n_max": 10},
+    "edit-friendly": {"skip": 2},
+    "move": {"moves": [sf.Move("box:8,8,24,24")]},  # nowhere else: that gives the source back
+}
 
 
 def main() -> None:

@@ -1,23 +1,34 @@
 """What the documentation shows runs, on the bundled model."""
 
+import difflib
+import functools
 import re
 import runpy
+import shlex
 import tomllib
 from pathlib import Path
 
+import diffusers
+import nbformat
 import pytest
+import typer
+from nbclient import NotebookClient
+from tiny_flux import NUM_LAYERS, SIZE, tiny_flux_pipeline
 
+import stableflow as sf
+from stableflow.cli.main import app
 from stableflow.editing import EDITORS
+from stableflow.vital.presets import Preset
+from stableflow.vital.sharing import as_file
 
 ROOT = Path(__file__).parents[1]
-PAGES = [
-    "README.md",
-    "docs/concepts/regions.md",
-    "docs/extending.md",
-    "docs/editors.md",
-    "docs/concepts/attention.md",
-    "docs/concepts/speed.md",
-]
+PAGES = sorted([Path("README.md"), *(page.relative_to(ROOT) for page in (ROOT / "docs").rglob("*.md"))])
+BLOCK = r"```{language}\n(.*?)```"
+FLUX = "black-forest-labs/FLUX.1-dev"
+
+
+def blocks(page, language):
+    return re.findall(BLOCK.format(language=language), (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.fixture
@@ -27,19 +38,97 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_python_blocks_run(page, workplace):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, page, "exec"), {})
+@pytest.fixture(scope="module")
+def tiny_flux(tmp_path_factory):
+    """A random FLUX in diffusers' layout, and its vital layers in a local folder: what stands in for FLUX.1-dev."""
+    pipeline, folder = tiny_flux_pipeline(), tmp_path_factory.mktemp("flux")
+    pipeline.save_pretrained(folder / "FLUX.1-dev")
+    digest = sf.wrap(pipeline).checkpoint_hash()
+    layers = Preset((0, 3), NUM_LAYERS, ("tiny random FLUX",), digest, "for a test")
+    (folder / "layers").mkdir()
+    (folder / "layers" / f"{digest}.json").write_text(as_file(layers))
+    return folder
+
+
+@pytest.fixture
+def with_flux(tiny_flux, monkeypatch):
+    """Blocks that name FLUX.1-dev get a tiny random one, in float32, at its own small size and few steps."""
+    for pipeline in (diffusers.FluxPipeline, diffusers.FluxImg2ImgPipeline):
+        monkeypatch.setattr(pipeline, "__init__", _small(pipeline.__init__))
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "enable_model_cpu_offload", lambda pipeline: None)
+    monkeypatch.setenv("STABLEFLOW_LAYERS", str(tiny_flux / "layers"))
+
+    def prepare(block):
+        return block.replace(FLUX, str(tiny_flux / "FLUX.1-dev")).replace("torch.bfloat16", "torch.float32")
+
+    return prepare
+
+
+def _small(init):
+    @functools.wraps(init)
+    def made(pipeline, *args, **kwargs):
+        init(pipeline, *args, **kwargs)
+        pipeline.default_sample_size = SIZE // 2
+
+    return made
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=str)
+def test_python_blocks_run(page, workplace, with_flux):
+    for block in blocks(page, "python"):
+        exec(compile(with_flux(block), str(page), "exec"), {})
+
+
+def test_a_diffusers_script_changes_in_three_lines():
+    before, after = (block.splitlines() for block in blocks("docs/diffusers.md", "python")[:2])
+    changed = [line for line in difflib.ndiff(before, after) if line.startswith("+ ")]
+    assert "FluxImg2ImgPipeline" in "".join(before) and 1 <= len(changed) <= 3
+
+
+def commands(page):
+    """Every command of this package that a page shows, continued lines joined, comments off."""
+    text = "\n".join([*blocks(page, "sh"), *re.findall(r"^    (stableflow .*)$", (ROOT / page).read_text(), re.M)])
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] in ("stableflow", "make", "python"):
+            yield words
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=str)
+def test_commands_are_ones_that_there_are(page):
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for program, *arguments in commands(page):
+        if program == "stableflow":
+            parsed(arguments)
+        elif program == "make":
+            assert set(arguments) <= set(targets), f"make {arguments}"
+        elif arguments[0].endswith(".py"):
+            assert (ROOT / arguments[0]).is_file(), arguments[0]
+
+
+def parsed(arguments):
+    """Parse a command line as the command itself does; raises where an option is not there."""
+    command, context = typer.main.get_command(app), None
+    while True:
+        context = command.make_context("stableflow", list(arguments), parent=context)
+        if not hasattr(command, "commands"):
+            return
+        _, command, arguments = command.resolve_command(context, [*context._protected_args, *context.args])
+
+
+def test_the_notebook_runs(workplace):
+    notebook = nbformat.read(ROOT / "docs" / "notebooks" / "first_edit.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(workplace)}}).execute()
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in output["data"] for output in shown) == 4
 
 
 def test_files_that_the_pages_point_to_exist():
     for page in ROOT.glob("**/*.md"):
-        if ".venv" in page.parts:
+        if {".venv", "out"} & set(page.relative_to(ROOT).parts):
             continue
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name} points to {target}"
 

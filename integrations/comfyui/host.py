@@ -6,7 +6,7 @@ from typing import Any
 import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
-import comfy.utils
+import latent_preview
 import torch
 from torch import Tensor
 
@@ -27,6 +27,16 @@ def numbering_of(model: Any) -> Numbering:
 def patch_of(model: Any) -> int:
     """Return the side of an image token in latents."""
     return int(getattr(model.get_model_object("diffusion_model"), "patch_size", 2))
+
+
+def side_of(model: Any) -> int:
+    """Return the side of an image token in pixels."""
+    return patch_of(model) * int(getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8))
+
+
+def in_pixels(model: Any, tokens: Tensor) -> Tensor:
+    """Return a map of tokens as a MASK of the picture's size."""
+    return tokens.repeat_interleave(side_of(model), -2).repeat_interleave(side_of(model), -1)
 
 
 def sigmas_of(model: Any, scheduler: str, steps: int) -> Tensor:
@@ -98,10 +108,10 @@ def run(
     The sampler gets times of its own: uni_pc writes into those that it is given.
     """
     chosen = comfy.samplers.sampler_object(sampler) if isinstance(sampler, str) else comfy.samplers.KSAMPLER(sampler)
-    bar = comfy.utils.ProgressBar(max(1, len(sigmas) - 1))
+    told = latent_preview.prepare_callback(model, max(1, len(sigmas) - 1))
     return comfy.sample.sample_custom(
         model, noise, cfg, chosen, sigmas.clone(), positive, negative, latent, seed=seed,
-        callback=lambda step, denoised, x, total: bar.update_absolute(step + 1, total), disable_pbar=True,
+        callback=told, disable_pbar=True,
     )  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import comfy.model_patcher
 import comfy.supported_models
 import torch
 from einops import rearrange
-from stableflow.models.flux_names import DOUBLE, SINGLE, flux_places
 from torch import Tensor
+
+from stableflow.models.flux_names import flux_places
 
 
 @cache
@@ -21,7 +22,7 @@ def load() -> Any:
     return stableflow.load("tiny")
 
 
-def as_model(transformer: Any) -> Any:
+def as_model(transformer: Any, pixels_a_latent: int = 4) -> Any:
     """Return ComfyUI's MODEL with the weights of diffusers' `FluxTransformer2DModel`, on the CPU in float32.
 
     Latents are taken as they are: the VAE's shift and scale belong to `as_vae`.
@@ -49,7 +50,7 @@ def as_model(transformer: Any) -> Any:
             "dtype": torch.float32,
         }
     )
-    given.latent_format = _Latents(channels)
+    given.latent_format = _Latents(channels, pixels_a_latent)
     given.manual_cast_dtype = None
     model = given.get_model({}, device=torch.device("cpu"))
     weights = given.process_unet_state_dict(_renamed(transformer))
@@ -59,18 +60,17 @@ def as_model(transformer: Any) -> Any:
 
 
 class _Latents(comfy.latent_formats.LatentFormat):
-    """Latents in the model's own scale, of so many channels, four pixels a side."""
+    """Latents in the model's own scale, of so many channels and pixels a side."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, pixels: int):
         self.latent_channels = channels
-        self.spacial_downscale_ratio = 4
+        self.spacial_downscale_ratio = pixels
 
 
 def _renamed(transformer: Any) -> dict[str, Tensor]:
     """The weights under their authors' names: what diffusers split is put together again."""
     own, weights = transformer.state_dict(), {}
     for name, places in flux_places(transformer.config).items():
-        kind = name.split(".")[0]
         if "processor" in name or f"{places[0][0]}.weight" not in own:
             continue
         for part in ("weight", "bias"):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from stableflow.editing.attention import AttentionResult, attention
     from stableflow.editing.features import Features, features
     from stableflow.editing.methods.stable_flow import StableFlow
+    from stableflow.editing.moves import Move
+    from stableflow.editing.moving import move
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.editing.turns import Session
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "stableflow.editing.attention": ["AttentionResult", "attention"],
     "stableflow.editing.features": ["Features", "features"],
+    "stableflow.editing.moves": ["Move"],
+    "stableflow.editing.moving": ["move"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.turns": ["Session"],
@@ -90,6 +94,7 @@ __all__ = [
     "KVStore",
     "Layer",
     "Midpoint",
+    "Move",
     "Patch",
     "RecordKV",
     "Region",
@@ -110,6 +115,7 @@ __all__ = [
     "load",
     "load_image",
     "measure_vitality",
+    "move",
     "to_pil",
     "wrap",
 ]

@@ -1,6 +1,7 @@
 """One run as JSON: what the command line, a YAML file, a picture's recipe, an app or a request asks for."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from stableflow.checks import LARGEST_GUIDANCE, LARGEST_SEED
 from stableflow.editing import EDITORS, Editor
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.least import AUTO
 from stableflow.editing.path import LARGEST_NUDGE
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.recipe import settings_in
@@ -30,8 +32,7 @@ SHORT = {
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
-
-
+Strength = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
 
 
@@ -39,12 +40,12 @@ class Order(BaseModel):
     """One edit run. Names are those of the command line's options and of a YAML file's keys.
 
     Args:
-        model, dtype, max_sequence_length, lora, quantise, components: What draws, and how it is loaded.
+        model, dtype, max_sequence_length, lora, quantise, quantise_text, components: What draws, and how it is loaded.
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
         to: The edited prompts.
         editor, set: The method by name, and its settings.
         task: What is wanted, which chooses the method, its settings and the region to look for.
-        guidance_each: Guidance of single edits, one each, where it is not the editor's.
+        guidance_each, strength_each: Of single edits, one each, where it is not the editor's.
         region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
             outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
@@ -59,6 +60,7 @@ class Order(BaseModel):
     max_sequence_length: int | None = Field(None, ge=1)
     lora: str | None = None
     quantise: str | None = None
+    quantise_text: str | None = None
     components: str | None = None
     prompt: str | None = None
     image: Path | None = None
@@ -78,13 +80,14 @@ class Order(BaseModel):
     together: bool = False
     exact: bool | None = None
     guidance_each: list[Scale | None] | None = None
-    strength: float | None = Field(None, ge=0, le=1)
+    strength_each: list[Strength | None] | None = None
+    strength: Strength | Literal["auto"] | None = None
     negative: str | None = None
     edit_guidance: Scale | list[Scale] | None = None
     layers: Literal["vital", "all"] | list[int] | None = None
     weight: float | str | list[list[float]] | None = None
     window: tuple[float, float] | None = None
-    keep: Literal["auto", "device", "cpu", "share"] | None = None
+    keep: Literal["auto", "device", "cpu", "disk", "share"] | None = None
     preset: str | dict[str, Any] | None = None
     image_digest: str | None = None
     expected: dict[str, Any] | None = None
@@ -152,7 +155,8 @@ class Order(BaseModel):
     def make_editor(self, model: FlowModel) -> Editor:
         """Return the editor with its settings, all checked."""
         wanted = as_task(self.task)
-        return EDITORS[self.method](model, **{**({} if wanted is None else wanted.settings), **self.settings()})
+        settings: dict[str, Any] = {**({} if wanted is None else wanted.settings), **self.settings()}
+        return EDITORS[self.method](model, **{name: value for name, value in settings.items() if value != AUTO})
 
     def make_source(self, editor: Editor, callback: Callback | None = None) -> Source:
         """Draw the source, or take the picture; of a repeated run it must be the same one.
@@ -222,20 +226,14 @@ class Order(BaseModel):
 
     def edit(self, editor: Editor, source: Source, callback: Callback | None = None) -> EditResult:
         """Draw the edits of a source that was made by this order."""
-        each = self.guidance_each or [None] * len(self.to)
-        wishes = [Edit(prompt, guidance_scale=scale) for prompt, scale in zip(self.to, each)]
-        return editor.edit(
-            source, wishes, region=self.region, task=self.task, together=self.together, exact=self.exact,
-            callback=callback, **({} if self.task is None else self.settings()),
-        )  # fmt: skip
+        each = zip_longest(self.to, self.guidance_each or (), self.strength_each or ())
+        wishes = [Edit(prompt, guidance_scale=scale, strength=strength) for prompt, scale, strength in each]
+        how: dict[str, Any] = {n: v for n, v in self.settings().items() if self.task is not None or v == AUTO}
+        how |= {"region": self.region, "task": self.task, "together": self.together, "exact": self.exact}
+        return editor.edit(source, wishes, callback=callback, **how)
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
-        """Make the source and its edits.
-
-        Args:
-            model: Loaded as the order says.
-            callback: Told of every step of both.
-        """
+        """Make the source and its edits by a model that is loaded as the order says; every step of both is told."""
         editor = self.make_editor(model)
         return self.edit(editor, self.make_source(editor, callback), callback)
 
@@ -256,6 +254,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "prompt": source["prompt"], "to": recipe["edits"], "seed": source["seed"], "editor": name,
             "image_digest": source["image"], "region": recipe.get("region"), "exact": recipe.get("exact", True),
             "together": recipe.get("together", False), "guidance_each": recipe.get("edit_guidance"),
+            "strength_each": recipe.get("edit_strength"),
             "set": settings_in(recipe, made_by), "expected": dict(source),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"

@@ -138,3 +138,18 @@ def test_the_command_imports_the_app_only_when_it_is_called():
     names = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
     names += [alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names]
     assert "typer" in names and not [name for name in names if name.startswith(("stableflow.app", "uvicorn"))]
+
+
+def test_tasks_and_moves_repeat_themselves(regular):
+    both = "a white cat sitting on the grass at noon next to a ball"
+    removed = QUICK | {"prompt": both, "to": [CAT], "task": "remove"}
+    behind = QUICK | {"task": "background", "to": ["a red dog standing on the beach at noon"]}
+    moved = QUICK | {"to": [DOG], "move": {"dx": 8, "copy": True}, "where": "box:16,24,40,36"}
+    for ask, flag in ((removed, "--task remove"), (behind, "--task background"), (moved, "--editor move")):
+        entry = regular.edit(ask)
+        assert flag in entry["command"]
+        data = regular.file(entry, "0/edit_1.png")
+        assert not np.array_equal(pixels(data), pixels(regular.file(entry, "0/source.png")))
+        restored = regular.upload(data)["restored"]
+        assert restored["notes"] == [], restored
+        assert np.array_equal(pixels(regular.file(regular.edit(restored["ask"]), "0/edit_1.png")), pixels(data))

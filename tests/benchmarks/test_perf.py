@@ -113,12 +113,16 @@ def test_tables_are_put_between_marks(tmp_path):
             "growth": {"edits": 100, "resident": 0, "python, 20 edits": 10},
         },
     }
+    found["regions"] = {
+        "side": 512, "steps": 8, "rows": [ratio], "differences": {"1/4": 2e-7}, "peak bytes": {"all": 9e7, "1/4": None}
+    }  # fmt: skip
     page = tmp_path / "page.md"
     page.write_text(f"a\n{BEGIN}old\n{END}\nb\n")
     write_between(page, tables(found))
     text = page.read_text()
     assert text.startswith(f"a\n{BEGIN}") and text.endswith(f"{END}\nb\n") and "old" not in text
-    assert "**3.00x** (2.00-4.00, 2 runs) | ≥ 2.9" in text and "| exact | 50 | 1 | 0.50 ± 0.10" in text
+    assert "| 1/4 | 3.00 s | 1.00 s | **3.00x** (2.00-4.00, 2 runs) | ≥ 2.9 | 2e-07 | ? of 90 MB |" in text
+    assert "**3.00x** (2.00-4.00, 2 runs) | ≥ 2.9 |\n" in text and "| exact | 50 | 1 | 0.50 ± 0.10" in text
     page.write_text("a")
     with pytest.raises(InputError, match="lacks the lines"):
         write_between(page, "x")

@@ -101,6 +101,16 @@ def test_a_dry_run_writes_nothing(command, generated, real, tmp_path):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_what_an_edit_of_a_region_computes_is_said(command, generated, tmp_path):
+    region = [*generated, "--layers", "all", "--mask", "box:4,2,6,9", "--out", "o"]
+    code, out, _ = command(*region, "--dry-run")
+    assert code == 0 and "layers: [0, 1, 2, 3, 4]" in out
+    code, _, err = command(*region, "-v")
+    assert code == 0 and "computed 6 of 16 image tokens a pass; keys and values: 0." in err and "MB on device" in err
+    code, _, err = command(*region, "-v", "--keep", "disk", "--set", "compute=all")
+    assert code == 0 and "computed 16 of 16 image tokens a pass: compute='all'" in err and "MB on disk" in err
+
+
 def test_presets(command, real, folder, tmp_path):
     real = real[: real.index("--steps")]
     code, out, _ = command(*real, "--preset", "fast", "--dry-run", "--format", "json")

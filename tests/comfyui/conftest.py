@@ -15,8 +15,9 @@ import jaxtyping
 import pytest
 import standin_api
 import standin_host
+from pack_folder import PACK
 
-PACK = Path(__file__).parents[2] / "integrations" / "comfyui"
+HOST = ("comfy", "comfy_api", "latent_preview", "sf_pack")
 COMFYUI = os.environ.get("COMFYUI")
 
 
@@ -38,7 +39,7 @@ def pack():
     nodes = {node.GET_SCHEMA().node_id: node for node in asyncio.run(extension.get_node_list())}
     yield SimpleNamespace(nodes=nodes, host=sys.modules["sf_pack.host"], name="ComfyUI" if COMFYUI else "stand-in")
     if not COMFYUI:
-        for name in [name for name in sys.modules if name.split(".")[0] in ("comfy", "comfy_api", "sf_pack")]:
+        for name in [name for name in sys.modules if name.split(".")[0] in HOST]:
             del sys.modules[name]
 
 
@@ -56,4 +57,4 @@ def as_model(pack):
         return standin_host.as_model
     from sf_pack.tiny_flux import as_model
 
-    return as_model
+    return lambda transformer: as_model(transformer, pixels_a_latent=2)

@@ -64,7 +64,8 @@ class Flow:
     def __init__(self, transformer: Any):
         self.diffusion_model = StandinFlux(transformer)
         channels = transformer.config.in_channels // 4
-        self.latent_format = SimpleNamespace(process_in=lambda z: z, latent_channels=channels)
+        scale = {"latent_channels": channels, "spacial_downscale_ratio": 2}
+        self.latent_format = SimpleNamespace(process_in=lambda z: z, **scale)
         self.model_sampling = SimpleNamespace(shift=1.15)
 
     def apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **others):
@@ -158,13 +159,14 @@ def modules() -> dict[str, ModuleType]:
             "sampler_object": SAMPLERS.__getitem__,
             "calculate_sigmas": lambda sampling, name, steps: torch.linspace(1, 0, steps + 1),
         },
-        "utils": {"ProgressBar": lambda total: SimpleNamespace(update_absolute=lambda done, total: None)},
     }
     made = {"comfy": ModuleType("comfy")}
     for name, content in parts.items():
         made[f"comfy.{name}"] = module = ModuleType(f"comfy.{name}")
         module.__dict__.update(content)
         setattr(made["comfy"], name, module)
+    made["latent_preview"] = ModuleType("latent_preview")
+    made["latent_preview"].__dict__.update(prepare_callback=lambda model, steps: lambda step, denoised, x, total: None)
     return made
 
 

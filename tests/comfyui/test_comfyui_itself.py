@@ -83,8 +83,8 @@ def test_an_inpainting_mask_goes_with_it(setting, theirs):
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4, :] = 1.0
     edit = comfy.sample.sample_custom(
-        patched, torch.zeros(setting.size), 1.0, comfy.samplers.sampler_object("euler"), setting.sigmas, setting.prompt(TARGET),
-        setting.prompt(TARGET), source.picture, noise_mask=mask, disable_pbar=True, seed=0,
+        patched, torch.zeros(setting.size), 1.0, comfy.samplers.sampler_object("euler"), setting.sigmas,
+        setting.prompt(TARGET), setting.prompt(TARGET), source.picture, noise_mask=mask, disable_pbar=True, seed=0,
     )  # fmt: skip
     torch.testing.assert_close(edit[..., 4:, :], source.picture[..., 4:, :], atol=1e-5, rtol=0)
     assert float((edit - source.picture)[..., :4, :].abs().max()) > 0.1
@@ -199,3 +199,29 @@ def test_other_families(pack, family):
     )
     apart = (picture - source.picture).abs() / source.picture.abs().max()
     assert float(apart[..., half:, :].max()) < 1e-5 and float(apart[..., :half, :].max()) > 1e-4
+
+
+def test_the_bundled_model_edits_as_the_library_does(pack):
+    """Trained weights, in ComfyUI's FLUX class, CLIP Text Encode and VAE Decode."""
+    import nodes
+
+    library = sf.load("tiny")
+    editor = sf.StableFlow(library, kv_memory="device")
+    before, after = "a red dog standing on the grass at noon", "a red dog sitting on the grass at noon"
+    theirs = editor.generate(before, seed=1, num_steps=8)
+    model, clip, vae = pack.nodes["StableFlowBundledModel"].execute().args
+    setting = Setting(pack, model, library)
+    setting.size, setting.sigmas = tuple(theirs.latents.shape), torch.tensor(theirs.grid.times)
+    setting.prompt = lambda text, guidance=3.5: nodes.CLIPTextEncode().encode(clip, text)[0]
+    noise_for, pack.host.noise_for = pack.host.noise_for, lambda samples, seed: theirs.path.at(1.0)
+    source = setting.node(
+        "Source", seed=1, steps=8, cfg=1.0, sampler_name="euler", scheduler="simple", positive=setting.prompt(before),
+        latent={"samples": torch.zeros(setting.size)}, sigmas=setting.sigmas,
+    )[0]  # fmt: skip
+    pack.host.noise_for = noise_for
+    hold = setting.node("VitalLayers", preset="tiny", layers="", weight=1.0)[0]
+    edit, wanted = setting.edit(source, hold, prompt=after, negative=before), editor.edit(theirs, after)
+    assert float((edit - wanted.latents).abs().max()) < 1e-4
+    picture = nodes.VAEDecode().decode(vae, {"samples": edit})[0]
+    assert float((picture[0].permute(2, 0, 1) - wanted.images[0]).abs().max()) < 1e-3
+    assert float((wanted.latents - theirs.latents).abs().max()) > 1.0

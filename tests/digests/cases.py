@@ -30,7 +30,7 @@ SETTINGS = {
     "edit-friendly": {"num_steps": 8, "skip": 2},
     "edict": {"num_steps": 6},
     "direct-inversion": {},
-    "kv-edit": {"fresh": 0.5},
+    "kv-edit": {"fresh": 0.5, "compute": "all"},
     "lomoe": {},
     "brushes": {},
     "pixelman": {"num_steps": 6},

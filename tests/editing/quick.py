@@ -8,6 +8,7 @@ from stableflow.editing import EDITORS
 from stableflow.sixteen_bit import write_sixteen_bit_png
 
 ALL = [name for name, made in EDITORS.items() if not made.needs_negative]  # FLUX.1 has no negative prompt
+WITHIN = [name for name in ALL if name != "move"]  # which acts where its things stand as well
 CORE = ["flowedit", "reprompt", "rf-inversion", "rf-solver-edit", "sdedit", "stable-flow"]
 PROMPT, EDITS = "a red dog", ["a blue dog", "a red cat sitting on the grass"]
 QUICK = {
@@ -21,6 +22,7 @@ QUICK = {
     "polish": {"num_steps": 4, "steps": 2},
     "kv-edit": {},
     "lomoe": {},
+    "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}], "begin": 1.0},
     "flowedit": {"num_steps": 4, "n_max": 3},
     "rf-solver-edit": {"num_steps": 3, "inject_steps": 1},
 }

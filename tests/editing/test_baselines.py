@@ -17,9 +17,8 @@ from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
 FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
-ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", *FROM_PICTURE]
+ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", "steered", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
-ELSEWHERE += ["move"]  # it is told where things go
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
     "flowedit": {"num_steps": 6, "n_max": 5},
@@ -32,6 +31,8 @@ SETTINGS = {
     "kv-edit": {},
     "lomoe": {},
     "brushes": {},
+    "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}]},
+    "steered": {},
 }
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from quick import ALL, EDITS, PROMPT, drawn, gap, make, smooth, taken, write_picture
+from quick import ALL, EDITS, PROMPT, WITHIN, drawn, gap, make, smooth, taken, write_picture
 from tiny_flux import SIZE
 
 from stableflow.editing.run import SEAM, Run
@@ -25,7 +25,7 @@ def channels(file):
     return picture.colours, picture.alpha
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", WITHIN)
 @pytest.mark.parametrize("kind", ["png", "jpeg", "deep", "rgba"])
 @pytest.mark.parametrize("size", ["reduced", "padded"])
 def test_outside_the_region_a_saved_edit_has_the_files_own_numbers(model, tmp_path, name, kind, size):
@@ -49,7 +49,7 @@ def test_outside_the_region_a_saved_edit_has_the_files_own_numbers(model, tmp_pa
         assert np.abs(inside).max() > 0.02 * np.iinfo(colours.dtype).max, "and inside it is another picture"
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", WITHIN)
 @pytest.mark.parametrize("real", [True, False])
 def test_outside_the_region_images_and_latents_are_the_sources(model, name, real):
     editor = make(name, model)
@@ -71,7 +71,7 @@ def test_outside_the_region_images_and_latents_are_the_sources(model, name, real
     assert held.region is None and not torch.equal(held.images, exact.images)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "kv-edit"])  # which looks for a region then
+@pytest.mark.parametrize("name", [name for name in WITHIN if name != "kv-edit"])  # which looks for a region then
 def test_no_region_and_the_whole_picture_are_the_same_edit_where_nothing_is_held(model, name):
     editor = make(name, model, **({"policy": "free"} if name == "stable-flow" else {}))
     source = drawn(editor)

@@ -102,3 +102,9 @@ def test_no_strength_is_the_source(model, name, real):
 def test_strength_outside_its_range_is_refused(model, name, strength):
     with pytest.raises(sf.StableFlowError, match="strength must"):
         make(name, model, strength=strength)
+
+
+def test_the_dial_goes_with_a_region(model):
+    editor = sf.StableFlow(model, layers=[0, 3], strength=0.6)
+    source = editor.generate("a red dog", seed=1, num_steps=2)
+    assert editor.edit(source, "a blue dog", region="box:0,0,8,8").region is not None

@@ -1,8 +1,13 @@
 """How keys and values are kept: precision, bytes, and their way through main memory."""
 
+import gc
+import tempfile
+
 import pytest
 import torch
 
+from stableflow.editing.memory import choose_memory
+from stableflow.errors import InputError
 from stableflow.interventions import KVStore
 from stableflow.interventions.address import Address
 from stableflow.interventions.compress import from_fp8, to_fp8
@@ -83,3 +88,26 @@ def test_prefetching_to_an_accelerator():
     with store.prefetching(device):
         for address in sorted(made, key=lambda address: -address.t):
             assert torch.equal(store.get(address, made[address].to(device)).cpu(), made[address])
+
+
+@pytest.mark.parametrize("precision", ["exact", "fp8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_disk_they_are_the_same_and_leave_no_file(precision, dtype, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (memory, made), (disk, _) = (filled(dtype=dtype, precision=precision, device=device) for device in (None, "disk"))
+    assert disk.place == "disk" and disk.num_bytes == memory.num_bytes
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is left by a process that is killed"
+    some = torch.tensor([3, 7, 12])
+    with disk.prefetching(torch.device("cpu")):
+        for address, like in made.items():
+            assert torch.equal(disk.get(address, like), memory.get(address, like))
+            part = disk.get_some(address, some, of=TOKENS, like=like)
+            assert torch.equal(part, memory.get(address, like)[:, some]) and part.dtype == dtype
+    del disk
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_beforehand():
+    with pytest.raises(InputError, match="Set TMPDIR to a larger disk"):
+        choose_memory("disk", 2**62, torch.device("cpu"))

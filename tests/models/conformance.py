@@ -25,8 +25,10 @@ from families import FAMILIES
 from families.base import TinyFamily
 
 import stableflow as sf
-from stableflow.interventions import Bypass, CaptureAttention, InjectKV, KVStore, RecordKV, ShareKV
+from stableflow.interventions import Bypass, CaptureAttention, InjectKV, KVStore, LeaveOut, RecordKV, ShareKV
+from stableflow.interventions.blend import Blend
 from stableflow.models.base import Forward, ProjectionHook, ShowsAttention, TokenLayout
+from stableflow.region import Region
 
 JSON, README = ROOT / "docs" / "conformance.json", ROOT / "README.md"
 BEGIN, END = "<!-- conformance: begin -->\n", "<!-- conformance: end -->"
@@ -370,6 +372,29 @@ def sealed(family: TinyFamily) -> float:
                 change = gap(both[0][elsewhere], both[1][elsewhere])
                 assert len(interventions) == 2 or change > 1e-3, "without injection a change spreads"
             worst = max(worst, change)
+    return worst
+
+
+@measures("a region alone = all injected outside", ROUNDING)
+def region(family: TinyFamily) -> float | None:
+    """Every guidance, two prompts of two lengths; where layers alone mix tokens, whatever latents lie outside."""
+    model, size = model_of(family), square(family)
+    if any(blocks.outside is None for blocks in model.family.blocks):
+        return None
+    box = Region.box(size[1] // 4, 0, size[1] // 2, size[0] // 3, size=size).whole(model.pixel_multiple)
+    source, other = noise(model, size), noise(model, size, rows=2, seed=1)
+    free, worst = box.latents(source.shape[-2:]), 0.0
+    for scale in (family.unguided[0], family.guided[0]):
+        store = KVStore()
+        with model.attach(RecordKV(every(model), store)):
+            model.velocity(source, T, model.encode_prompt(PROMPTS[:1]), guidance_scale=scale)
+        edits, prompts = torch.lerp(source, other, free), model.encode_prompt(PROMPTS)
+        with model.attach(InjectKV(every(model), store, Blend(region=~box))):
+            whole = model.velocity(edits, T, prompts, guidance_scale=scale)
+        with model.attach(LeaveOut(box, store)):
+            part = model.velocity(edits if model.family.refines else other, T, prompts, guidance_scale=scale)
+        assert bool(part.isfinite().all()) and gap(whole * (1 - free), part * (1 - free)) > 1e-3, "it is left out"
+        worst = max(worst, gap(whole * free, part * free))
     return worst
 
 

@@ -12,7 +12,7 @@ from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError
-from stableflow.models import bundled
+from stableflow.models import bundled, quantised
 from stableflow.models import load as loading
 
 
@@ -195,6 +195,8 @@ def test_what_cannot_be_quantised(folder, tmp_path, monkeypatch):
     path.write_bytes(b"GGUF")
     with pytest.raises(InputError, match=r"transformer\.gguf is quantised already"):
         sf.load(path, components=str(folder), quantise="int8")
-    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    monkeypatch.setattr(quantised, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'stableflow\[quantise\]'"):
         sf.load(folder, quantise="int8")
+    with pytest.raises(MissingExtraError, match=r"nf4 need bitsandbytes: pip install 'stableflow\[nf4\]'"):
+        sf.load(folder, quantise_text="nf4")

@@ -2,7 +2,6 @@
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from stableflow.editing.otsu import otsu_threshold
 from torch import Tensor
 
 LOOK_AT = (0.6, 0.45, 0.3)
@@ -19,6 +18,8 @@ def region_of(
         patch: Side of a token in latents.
         grow: Tokens to add on each side.
     """
+    from stableflow.editing.otsu import otsu_threshold  # brings diffusers, which ComfyUI need not wait for at its start
+
     planes = differences.reshape(1, 1, *differences.shape[-2:])
     roots = F.avg_pool2d(planes, patch, ceil_mode=True).sqrt()
     roots = (roots + F.avg_pool2d(roots, 3, stride=1, padding=1, count_include_pad=False)) / 2

@@ -61,8 +61,17 @@ class Injection:
         self.layers = frozenset(layer for hold in holds if hold.weight > 0 for layer in hold.layers)
         self._stored = frozenset() if source.store is None else frozenset(source.store.entries)
 
-    def sample(self, executor: Callable[..., Tensor], guider: Any, sigmas: Tensor, extra: Any, callback: Any, noise: Tensor,
-               latents: Tensor | None = None, *rest: Any) -> Tensor:  # fmt: skip
+    def sample(
+        self,
+        executor: Callable[..., Tensor],
+        guider: Any,
+        sigmas: Tensor,
+        extra: Any,
+        callback: Any,
+        noise: Tensor,
+        latents: Tensor | None = None,
+        *rest: Any,
+    ) -> Tensor:
         """Around a sampler's run: z_1 is the source's; the nudge is undone at the end."""
         self.source.check_size(tuple(noise.shape[1:]))
         if self.free is not None:
@@ -86,7 +95,8 @@ class Injection:
         answer = executor(aligned, timestep, entering(options, self.key, now), seed) - (aligned - x)
         if self.layers and not now.acted:
             raise InterventionError(
-                f"This model's attention did not ask for patches, so nothing was held of the source. ComfyUI does so for {SEAMS}."
+                "This model's attention did not ask for patches, so nothing was held of the source. ComfyUI's does for "
+                f"{SEAMS}."
             )
         if self.free is None:
             return answer
@@ -112,8 +122,8 @@ class Injection:
         asked = now.moment.asked.get(branch)
         if asked is None:
             raise InterventionError(
-                f"The source never ran its {branch} branch, and this edit is guided by a negative prompt. Connect negative "
-                "to the source's node too, or set cfg to 1."
+                f"The source never ran its {branch} branch, and this edit is guided by a negative prompt. Connect "
+                "negative to the source's node too, or set cfg to 1."
             )
         alone = {
             **without_packs_own(options),

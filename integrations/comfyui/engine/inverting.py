@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stableflow.flow.inversion import Inversion, invert
 from stableflow.flow.integrate import StepRecord
+from stableflow.flow.inversion import Inversion, invert
 from stableflow.flow.solvers import FixedPoint
 from stableflow.flow.time_grid import TimeGrid
 

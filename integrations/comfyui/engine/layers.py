@@ -29,8 +29,8 @@ class Numbering:
         counts = [sum(len(getattr(transformer, name, ())) for name in names) for names in KINDS.values()]
         if not counts[0]:
             raise InputError(
-                f"This model is a {type(transformer).__name__}, and ComfyUI gives packs no access to the keys and values "
-                f"of its image tokens. It does for {SEAMS}."
+                f"This model is a {type(transformer).__name__}, and ComfyUI gives packs no access to the keys and "
+                f"values of its image tokens. It does for {SEAMS}."
             )
         return Numbering(*counts)
 
@@ -70,8 +70,8 @@ class Numbering:
         count = {None: self.total, "double": self.doubles, "single": self.singles}[kind]
         if number >= count:
             raise InputError(
-                f"Layer {number} is out of range: this model has {self.doubles} double and {self.singles} single layers, "
-                f"{kind or 'all'} 0 to {count - 1}."
+                f"Layer {number} is out of range: this model has {self.doubles} double and {self.singles} single "
+                f"layers, {kind or 'all'} 0 to {count - 1}."
             )
         return number if kind is None else self.index(kind, number)
 
@@ -94,7 +94,7 @@ def find_layers(name: str, numbering: Numbering) -> tuple[int, ...]:
     preset = known[name]
     if preset.num_layers != numbering.total:
         raise InputError(
-            f"The vital set of {name} is for {preset.num_layers} layers and this model has {numbering.total}. A set holds "
-            "for one checkpoint: choose another, write the layers, or measure them with Measure vital layers."
+            f"The vital set of {name} is for {preset.num_layers} layers and this model has {numbering.total}. A set "
+            "holds for one checkpoint: choose another, write the layers, or measure them with Measure vital layers."
         )
     return preset.layers

@@ -114,8 +114,8 @@ class ComfySource:
         """Raise unless an edit is as large as the source."""
         if tuple(size) != tuple(self.picture.shape[1:]):
             raise TokenLayoutError(
-                f"The source's latents are {tuple(self.picture.shape[1:])} and the edit's {tuple(size)} (channels, height, "
-                "width). Give the sampler the latent that comes out of the source's node."
+                f"The source's latents are {tuple(self.picture.shape[1:])} and the edit's {tuple(size)} (channels, "
+                "height, width). Give the sampler the latent that comes out of the source's node."
             )
 
 

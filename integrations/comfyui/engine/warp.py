@@ -56,7 +56,8 @@ class Warp:
         rows, columns = self.origin.shape
         if z.shape[-2:] != (rows * patch, columns * patch):
             raise InputError(
-                f"Moving needs a picture of whole tokens: {rows} x {columns} of {patch} latents, got {tuple(z.shape[-2:])}."
+                f"Moving needs a picture of whole tokens, {rows} x {columns} of {patch} latents; its latents are "
+                f"{tuple(z.shape[-2:])}. Cut the picture to a multiple of a token."
             )
         cells = rearrange(z, "... (y a) (x b) -> ... (y x) a b", a=patch, b=patch)
         carried = cells[..., self.origin.flatten().to(z.device), :, :]

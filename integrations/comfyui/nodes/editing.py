@@ -2,6 +2,7 @@
 
 import torch
 from comfy_api.latest import io
+
 from stableflow.errors import InputError
 
 from .. import host
@@ -111,8 +112,8 @@ class Move(io.ComfyNode):
                 io.Model.Input("model"),
                 SourceType.Input("source"),
                 io.Mask.Input("mask", tooltip="What moves, with its shadow."),
-                io.Int.Input("right", default=64, min=-8192, max=8192, tooltip="In pixels of the mask; rounded to tokens."),
-                io.Int.Input("down", default=0, min=-8192, max=8192, tooltip="In pixels of the mask; rounded to tokens."),
+                io.Int.Input("right", default=64, min=-8192, max=8192, tooltip="In pixels; rounded to whole tokens."),
+                io.Int.Input("down", default=0, min=-8192, max=8192, tooltip="In pixels; rounded to whole tokens."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, tooltip="Of the noise where it was."),
             ],
             outputs=[SourceType.Output("source_out", display_name="source"), io.Mask.Output("mask_out", display_name="vacated")],
@@ -120,17 +121,13 @@ class Move(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, source, mask, right, down, seed) -> io.NodeOutput:
-        masks = as_masks(mask)
-        grid = grid_of(tuple(source.picture.shape), host.patch_of(model))
-        across, along = masks.shape[-1] / grid[1], masks.shape[-2] / grid[0]
-        shift = round(right / across), round(down / along)
+        grid, side = grid_of(tuple(source.picture.shape), host.patch_of(model)), host.side_of(model)
+        shift = round(right / side), round(down / side)
         if shift == (0, 0):
-            raise InputError(
-                f"A move by {right}, {down} pixels is less than half a token of {across:g} x {along:g} pixels."
-            )
-        covered = Free(masks[:1]).tokens(grid)[0] >= 0.5
+            raise InputError(f"A move by {right}, {down} pixels is less than half a token of {side} pixels.")
+        covered = Free(as_masks(mask)[:1]).tokens(grid)[0] >= 0.5
         warp = Warp.moving(covered, *shift, seed=seed)
-        return io.NodeOutput(source.moved(warp), warp.vacated.float()[None])
+        return io.NodeOutput(source.moved(warp), host.in_pixels(model, warp.vacated.float()[None]))
 
 
 class Background(io.ComfyNode):
@@ -155,7 +152,7 @@ class Background(io.ComfyNode):
     def execute(cls, model, source, figure) -> io.NodeOutput:
         layers = host.numbering_of(model).parse("all")
         figure = Free(as_masks(figure)).tokens(grid_of(tuple(source.picture.shape), host.patch_of(model)))
-        return io.NodeOutput((Hold(layers, 1.0, "kept"),), 1 - figure.ceil())
+        return io.NodeOutput((Hold(layers, 1.0, "kept"),), host.in_pixels(model, 1 - figure.ceil()))
 
 
 def as_masks(mask: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ import re
 
 import torch
 from comfy_api.latest import io
+
 from stableflow.errors import UnknownNameError
 
 from .. import host
@@ -43,7 +44,7 @@ class RegionFromWord(io.ComfyNode):
             noisy = (1 - t) * clean + t * torch.randn(clean.shape, generator=generator)
             one, other = (host.velocity(model, conditioning, noisy, t) for conditioning in both)
             differences.append((other - one).abs().mean(1))
-        return io.NodeOutput(region_of(sum(differences), host.patch_of(model), grow))
+        return io.NodeOutput(host.in_pixels(model, region_of(sum(differences), host.patch_of(model), grow)))
 
 
 def without(prompt: str, words: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
+
 from stableflow.flow.time_grid import TimeGrid
 
 from .. import host
@@ -40,7 +41,7 @@ class Invert(io.ComfyNode):
                 io.Int.Input("steps", default=50, min=2, max=1000, tooltip="The edit's sampler needs the same."),
                 io.Combo.Input("scheduler", options=list(host.SCHEDULERS), default="simple"),
                 io.Float.Input("guidance", default=1.0, min=0.0, max=100.0, step=0.1, tooltip="Of the inversion; 1 is the paper's. Edits take their own from FluxGuidance, about 3."),
-                io.Float.Input("nudge", default=1.15, min=0.5, max=2.0, step=0.01, tooltip="Latents are multiplied by it on the way and divided by it at the end. Larger frees the edit and costs fidelity; 1 changes nothing."),
+                io.Float.Input("nudge", default=1.15, min=0.5, max=2.0, step=0.01, tooltip="A factor on the latents, undone at the end. Larger frees the edit and costs fidelity; 1 changes nothing."),
                 io.Int.Input("iterations", default=1, min=1, max=20, tooltip="Of the fixed point in each step; one is the paper's."),
                 io.Conditioning.Input("negative", optional=True, tooltip="Only for edits with cfg above 1."),
                 HoldType.Input("keep", optional=True, tooltip=KEEP_HINT),

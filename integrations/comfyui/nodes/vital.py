@@ -5,6 +5,7 @@ import json
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
+
 from stableflow.vital.choice import choose, parse_choice
 
 from .. import host

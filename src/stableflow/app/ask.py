@@ -11,17 +11,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from stableflow.app.limits import Limits
 from stableflow.checks import LARGEST_SEED, check_text
 from stableflow.editing import EDITORS
-from stableflow.editing.where import REGIONS, check_kind
+from stableflow.editing.where import check_kind
 from stableflow.errors import InputError
 from stableflow.order import Order
 from stableflow.reading import faults, short
 
-FREE_REGIONS = [kind for kind in REGIONS if kind not in ("mask", "amount")]
+FREE_REGIONS = ("box", "polygon", "points", "word", "change", "foreground", "lost")
 """Kinds of regions that a request may describe in words: none that names a file."""
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Strength = Annotated[float, Field(ge=0, le=1)]
+
+
+class Shift(BaseModel):
+    """Where a thing goes: pixels of the source, and its size there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dx: float = Field(0.0, ge=-4096, le=4096, allow_inf_nan=False)
+    dy: float = Field(0.0, ge=-4096, le=4096, allow_inf_nan=False)
+    scale: float = Field(1.0, ge=0.05, le=20, allow_inf_nan=False)
+    turn: float = Field(0.0, ge=-360, le=360, allow_inf_nan=False)
+    copy_it: bool = Field(False, alias="copy")
 
 
 class Ask(BaseModel):
@@ -32,10 +44,13 @@ class Ask(BaseModel):
         picture: An uploaded picture, by its id; a picture is drawn when None.
         seed, seeds: Of the drawn picture; several make a grid.
         to: The edited prompts.
+        task: What is wanted, by name, which chooses the method.
+        move: How the thing in `where` or `mask` moves, which the method "move" does.
         editor, editors: The method; several are compared.
         strength, strengths: The dial, the method's own when None; several make a grid.
         where: A region in words: "word:dog", "~word:dog", "box:x,y,width,height", "change", "foreground".
         mask: An uploaded mask, by its id, instead.
+        exact: Whether the given pixels are put back outside; by default as the task says.
         steps, guidance, height, width, solver, inversion, nudge, negative, preset, set: As in an order.
     """
 
@@ -46,12 +61,15 @@ class Ask(BaseModel):
     seed: Seed | None = None
     seeds: list[Seed] = Field(default_factory=list, max_length=64)
     to: list[str] = Field(default_factory=list, max_length=64)
+    task: str | None = Field(None, max_length=40)
+    move: Shift | None = None
     editor: str = "stable-flow"
     editors: list[str] = Field(default_factory=list, max_length=64)
     strength: Strength | None = None
     strengths: list[Strength] = Field(default_factory=list, max_length=64)
     where: str | None = Field(None, max_length=2000)
     mask: Id | None = None
+    exact: bool | None = None
     steps: int | None = Field(None, ge=1)
     guidance: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
     height: int | None = Field(None, ge=16)
@@ -112,19 +130,36 @@ def orders(ask: Ask, file: Callable[[str], Path], loaded: Mapping[str, Any]) -> 
     """
     image = None if ask.picture is None else file(ask.picture)
     region = ask.where if ask.mask is None else f"mask:{file(ask.mask)}"
+    if ask.move is not None:
+        return [_moving(ask, ask.move, image, region, loaded)]
     drawn = [None] if image is not None else ask.seeds or [secrets.randbelow(2**31) if ask.seed is None else ask.seed]
     made = []
     for name, seed, strength in product(ask.editors or [ask.editor], drawn, ask.strengths or [ask.strength]):
-        known = EDITORS[name].setting_names()
+        chosen = {"editor": name} if ask.task is None else {"task": ask.task}
+        known = EDITORS[Order(**chosen).method].setting_names()
         order = Order(
-            **loaded, prompt=ask.prompt, image=image, seed=seed, steps=ask.steps, guidance=ask.guidance,
+            **loaded, **chosen, prompt=ask.prompt, image=image, seed=seed, steps=ask.steps, guidance=ask.guidance,
             height=ask.height, width=ask.width, solver=ask.solver, inversion=ask.inversion, nudge=ask.nudge,
-            to=ask.to, editor=name, strength=strength, region=region, negative=ask.negative,
+            to=ask.to, exact=ask.exact, strength=strength, region=region, negative=ask.negative,
             preset=ask.preset if "preset" in known else None, set=ask.set if name == ask.editor else {},
         )  # fmt: skip
         order.check()
         made.append(order)
     return made
+
+
+def _moving(ask: Ask, move: Shift, image: Path | None, region: str | None, loaded: Mapping[str, Any]) -> Order:
+    """The run that moves a thing."""
+    if region is None:
+        raise InputError("Say what is to move: a thing of the description, or mark it in the picture.")
+    seed = None if image is not None else secrets.randbelow(2**31) if ask.seed is None else ask.seed
+    moved = {"region": region, **move.model_dump(exclude_defaults=True, by_alias=True)}
+    order = Order(
+        **loaded, prompt=ask.prompt, image=image, seed=seed, steps=ask.steps, guidance=ask.guidance, height=ask.height,
+        width=ask.width, to=ask.to, editor="move", strength=ask.strength, preset=ask.preset, set={"moves": [moved]},
+    )  # fmt: skip
+    order.check()
+    return order
 
 
 def _check_words(name: str, text: str, longest: int) -> None:

@@ -28,13 +28,14 @@ def command_line(orders: Sequence[Order]) -> str:
             words += [] if value is None else [f"--{name}", f"{value}"]
         for text in order.to:
             words += ["--to", text]
-        words += [] if order.editor == "stable-flow" else ["--editor", order.editor]
+        words += ["--task", order.task] if order.task else []
+        words += [] if order.method == "stable-flow" or order.task else ["--editor", order.editor]
         for short in ("strength", "negative", "preset"):
             value = getattr(order, short)
             words += [] if value is None else [f"--{short}", f"{value}"]
-        words += [] if order.region is None else ["--mask", _where_described(order).replace(f"mask:{MASK}", MASK)]
+        words += [] if order.region is None else ["--mask", _portable(order.region).replace(f"mask:{MASK}", MASK)]
         for name, value in order.set.items():
-            words += ["--set", f"{name}={json.dumps(value)}"]
+            words += ["--set", f"{name}={json.dumps(_portable(value))}"]
         words += ["--out", f"out/{number}"]
         lines.append(shlex.join(words))
     return "\n".join(lines) + "\n"
@@ -43,7 +44,7 @@ def command_line(orders: Sequence[Order]) -> str:
 def python_lines(orders: Sequence[Order]) -> str:
     """Return a script that makes every run."""
     first = orders[0]
-    plain = all(order.editor == "stable-flow" for order in orders)
+    plain = all(order.method == "stable-flow" for order in orders)
     head = ["import stableflow as sf"] + ([] if plain else ["from stableflow.editing import EDITORS"])
     loaded = {name: getattr(first, name) for name in LOADED if getattr(first, name) is not None}
     arguments = _arguments([repr(first.model)], loaded)
@@ -56,20 +57,28 @@ def python_lines(orders: Sequence[Order]) -> str:
 
 
 def _one_run(order: Order, number: int) -> list[str]:
-    made = "sf.StableFlow" if order.editor == "stable-flow" else f"EDITORS[{order.editor!r}]"
-    settings = order.settings()
+    made = "sf.StableFlow" if order.method == "stable-flow" else f"EDITORS[{order.method!r}]"
+    settings = _portable(order.settings())
     source = {NAMES.get(name, name): getattr(order, name) for name in SOURCE if getattr(order, name) is not None}
     if order.image is None:
         making = f"editor.generate({_arguments([repr(order.prompt)], source)})"
     else:
         making = f"editor.invert({_arguments([repr(GIVEN), repr(order.prompt)], source)})"
-    where = {} if order.region is None else {"region": _where_described(order)}
-    saved = {"original": GIVEN} if order.image is not None and order.region is not None else {}
+    where: dict[str, Any] = {} if order.task is None else {"task": order.task}
+    where |= {} if order.exact is None else {"exact": order.exact}
+    where |= {} if order.region is None else {"region": _portable(order.region)}
+    if order.task is not None:  # the settings of the call, which the task's give way to
+        where, settings = where | settings, {}
+    bounded = order.region is not None or order.task is not None or "moves" in order.set
+    shown = "" if order.task is None else " if result.region else None"
+    original = (
+        f", original={GIVEN!r}{shown}" if order.image is not None and bounded and order.exact is not False else ""
+    )
     return [
         f"editor = {made}({_arguments(['model'], settings)})",
         f"source = {making}",
         f"result = editor.edit({_arguments(['source', repr(order.to)], where)})",
-        f"result.save({_arguments([repr(f'out/{number}')], saved)})",
+        f"result.save({_arguments([repr(f'out/{number}')], {})}{original})",
     ]
 
 
@@ -77,6 +86,10 @@ def _arguments(given: list[str], named: dict[str, Any]) -> str:
     return ", ".join([*given, *(f"{name}={value!r}" for name, value in named.items())])
 
 
-def _where_described(order: Order) -> str:
-    kind, colon, details = (order.region or "").partition(":")
-    return f"{kind}:{MASK}" if kind.removeprefix("~") == "mask" else f"{kind}{colon}{details}"
+def _portable(value: Any) -> Any:
+    """A region or settings in which a mask's file has the name that it is given beside the lines."""
+    if isinstance(value, str) and value.removeprefix("~").startswith("mask:"):
+        return value[: value.index(":") + 1] + MASK
+    if isinstance(value, dict):
+        return {name: _portable(part) for name, part in value.items()}
+    return [_portable(part) for part in value] if isinstance(value, list) else value

@@ -131,15 +131,12 @@ class Guard:
             (b"cross-origin-resource-policy", b"same-origin"),
         ]
         if cookie is not None:
-            https = scope.get("scheme") == "https"
-            rest = (
-                "SameSite=None; Secure; Partitioned" if https and self._door.frames != "'none'" else "SameSite=Strict"
-            )
-            secure = "; Secure" if https and "Secure" not in rest else ""
+            framed = self._door.frames != "'none'"  # a browser keeps a frame's cookies for https alone, and apart
+            rest = "SameSite=None; Secure; Partitioned" if framed else "SameSite=Strict"
+            rest += "; Secure" if scope.get("scheme") == "https" and not framed else ""
             age = round(self._limits.keep_days * 86_400)
-            extra.append(
-                (b"set-cookie", f"{COOKIE}={cookie}; Path=/; HttpOnly; Max-Age={age}; {rest}{secure}".encode())
-            )
+            whole = f"{COOKIE}={cookie}; Path=/; HttpOnly; Max-Age={age}; {rest}"
+            extra.append((b"set-cookie", whole.encode()))
 
         async def dressed(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -38,11 +38,12 @@ class Run:
     seconds: float
 
 
-def save_entry(visitor: Visitor, ask: dict[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
+def save_entry(visitor: Visitor, ask: dict[str, Any], runs: Sequence[Run], mask: Path | None) -> dict[str, Any]:
     """Write the runs of one request with everything that repeats them; returns the entry.
 
     Args:
         ask: The request, as JSON values.
+        mask: The file of its mask, if it has one.
     """
     name = f"{time.strftime('%Y%m%d%H%M%S', time.gmtime())}-{secrets.token_hex(6)}"
     entry = {
@@ -55,10 +56,10 @@ def save_entry(visitor: Visitor, ask: dict[str, Any], runs: Sequence[Run]) -> di
         first = runs[0].order
         if first.image is not None:
             shutil.copyfile(first.image, folder / "given")
-        if (mask := mask_file(first)) is not None:
+        if mask is not None:
             shutil.copyfile(mask, folder / "mask")
         for number, run in enumerate(runs):
-            original = first.image if run.result.region is not None and run.order.exact else None
+            original = first.image if run.result.region is not None else None
             run.result.save(folder / str(number), original=original)
         _save_thumb(folder)
         (folder / "repeat.py").write_text(entry["python"], encoding="utf-8")
@@ -120,16 +121,11 @@ def clear_unfinished(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
 
 
-def mask_file(order: Order) -> Path | None:
-    """Return the file of an order's region, if it is one."""
-    kind, _, path = (order.region or "").partition(":")
-    return Path(path) if kind.removeprefix("~") == "mask" else None
-
-
 def _listing(number: int, run: Run) -> dict[str, Any]:
     recipe = run.result.recipe
     return {
-        "editor": run.order.editor, "strength": run.order.strength, "seed": run.order.seed, "kept": run.kept,
+        "task": run.order.task, "editor": run.order.method, "strength": run.order.strength, "seed": run.order.seed,
+        "kept": run.kept,
         "seconds": round(run.seconds, 2), "nfe": recipe["nfe"], "layers": recipe.get("layers", []),
         "source": f"{number}/source.png",
         "pictures": [

@@ -37,7 +37,7 @@ def restored(visitor: Visitor, file: Path, model: FlowModel, limits: Limits, *, 
         checked = read_ask(ask, limits, side=side)
     except (StableFlowError, TypeError, ValueError, AttributeError) as error:
         return {"ask": None, "notes": [f"The recipe in this picture cannot be used here: {str(error)[:300]}"]}
-    return {"ask": checked.model_dump(exclude_defaults=True), "notes": notes}
+    return {"ask": checked.model_dump(exclude_defaults=True, by_alias=True), "notes": notes}
 
 
 def _ask_of(
@@ -45,8 +45,11 @@ def _ask_of(
 ) -> tuple[dict[str, Any], list[str]]:
     ask = {name: values[name] for name in KEPT if values.get(name) is not None}
     notes = []
+    if values.get("exact") is False:
+        ask["exact"] = False
     if values["model"] != model.name:
         notes.append(f"It was made with another model ({str(values['model'])[:80]!r}), so the picture will differ.")
+    moves = ask.get("set", {}).pop("moves", None)
     _shorten(ask, values, model)
     if values["image_digest"] is not None:
         ask.pop("seed", None)
@@ -56,6 +59,11 @@ def _ask_of(
         else:
             ask["picture"] = picture
     region = values.get("region")
+    if moves:
+        if len(moves) != 1:
+            raise InputError("it moves several things, which the page does not.")
+        ask |= {"move": {name: value for name, value in moves[0].items() if name != "region"}}
+        region = moves[0]["region"]
     if isinstance(region, str) and region.startswith("amount:"):
         ask["mask"] = _mask_of(visitor, region, limits)
     elif isinstance(region, str):

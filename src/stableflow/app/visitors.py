@@ -1,6 +1,7 @@
 """Visitors: who asks, how often, what is theirs on disk, and when it goes."""
 
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -148,12 +149,14 @@ class Visitors:
         for folder in self._folder.glob("*"):
             if not ID.fullmatch(folder.name) or folder.is_symlink():
                 continue
-            for upload in (folder / "uploads").glob("*"):
-                if now - _changed(upload) > DAY:
-                    upload.unlink(missing_ok=True)
             used = max(map(_changed, (folder, folder / "history", folder / "uploads")))
             if now - used > self._limits.keep_days * DAY:
                 shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for upload in (folder / "uploads").glob("*"):
+                if now - _changed(upload) > DAY:
+                    upload.unlink(missing_ok=True)
+                    os.utime(folder / "uploads", (used, used))  # sweeping is no use
 
 
 def folder_bytes(folder: Path) -> int:

@@ -71,7 +71,8 @@ def edit(office: Office, visitor: Visitor, ask: Ask) -> Work:
         office.check_results([to_pil(pixels) for run in runs for pixels in run.result.images])
         said = ask.model_copy(update={"seed": made[0].seed} if made[0].image is None else {})
         notes = office.studio.unread([ask.prompt, *ask.to])
-        return save_entry(visitor, said.model_dump(exclude_defaults=True), runs) | {"notes": notes}
+        mask = None if ask.mask is None else visitor.upload(ask.mask)
+        return save_entry(visitor, said.model_dump(exclude_defaults=True, by_alias=True), runs, mask) | {"notes": notes}
 
     return work
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.following import DRAWN_AGAIN, take_turns
 from stableflow.benchmarks.judges import Judge
 from stableflow.benchmarks.settings import Setting
 from stableflow.editing import EDITORS
@@ -107,7 +108,10 @@ class Benchmark:
             source = self._source(case, setting)
             editor = EDITORS[setting.editor](self.model, **{**setting.options, **setting.edit})
             begun = time.perf_counter()
-            result = editor.edit(source, list(case.edits), **setting.arguments(case))
+            if setting.follow:
+                result = take_turns(editor, source, case.edits, setting.follow, setting.source or DRAWN_AGAIN)
+            else:
+                result = editor.edit(source, list(case.edits), **setting.arguments(case))
             record["seconds"] = round(time.perf_counter() - begun, 4)
             record["nfe"] = result.recipe["nfe"]
             original = source.images if case.image is None else self._given(case, source)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stableflow.benchmarks.cases import Case
+from stableflow.benchmarks.following import Follow
 from stableflow.editing import EDITORS
 from stableflow.models.base import FlowModel
 from stableflow.models.guidance import takes_negative
@@ -26,7 +27,9 @@ class Setting:
         region: Where its edits may act, as `Editor.edit` takes it in words; everywhere when None.
         curve: Settings of one curve are joined by a line.
         call: Other arguments of `edit`, such as a task.
-        asks: Arguments of `edit` that are taken from the case's own `call`.
+        follow: The case's edits are turns, one after the other: see `take_turns`. Side by side when empty.
+        asks: Arguments of `edit` that are taken from the case's own `call`; "name=key" takes what lies there under
+            another name.
     """
 
     name: str
@@ -38,11 +41,13 @@ class Setting:
     curve: str = ""
     call: Mapping[str, Any] = field(default_factory=dict)
     asks: tuple[str, ...] = ()
+    follow: Follow = ""
 
     def arguments(self, case: Case) -> dict[str, Any]:
         """Return what `edit` is called with for a case, beside the source and its prompts."""
+        pairs = [ask.partition("=") for ask in self.asks]
         where = {} if self.region is None else {"region": self.region}
-        return {**where, **self.call, **{name: case.call[name] for name in self.asks}}
+        return {**where, **self.call, **{name: case.call[key or name] for name, _, key in pairs}}
 
 
 SETTINGS: Registry[Callable[[FlowModel], Sequence[Setting]]] = Registry("set of settings")
@@ -171,6 +176,21 @@ def random_sets(model: FlowModel) -> list[Setting]:
 def single_layers(model: FlowModel) -> list[Setting]:
     """Injection in one layer at a time."""
     return [_inject("none", []), *(_inject(f"layer {layer.index}", [layer.index]) for layer in model.layers)]
+
+
+@SETTINGS.register("steering")
+def steering(model: FlowModel) -> list[Setting]:
+    """Steering by the stored path, alone and on top of the vital layers, beside those and the dial."""
+    vital, _, _ = _groups(model)
+    steered = [
+        Setting(f"{name}, strength {strength:g}", "steered", {"layers": layers, "strength": strength}, curve=name)
+        for name, layers in (("steered", []), ("steered, vital", vital))
+        for strength in (1.0, 0.6)
+    ]
+    dial = [
+        Setting(f"dial {strength:g}", edit={"strength": strength}, curve="dial") for strength in (0.5, 0.65, 0.8, 0.9)
+    ]
+    return [_inject("none", []), _inject("vital", vital), *steered, *dial]
 
 
 @SETTINGS.register("nudging")

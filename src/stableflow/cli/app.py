@@ -37,6 +37,9 @@ class DoorOptions:
         Path | None, typer.Option("--users", help=f"File of user:password lines [the variable {PASSWORDS}].")
     ] = None
     allow_host: Annotated[list[str] | None, typer.Option("--allow-host", help="Another name of this app.")] = None
+    proxy: Annotated[
+        bool, typer.Option("--proxy", help="A proxy in front says who asks (X-Forwarded-For); only if there is one.")
+    ] = False
     frames: Annotated[str | None, typer.Option("--frames", help="A site that may show the app in a frame.")] = None
     content: Annotated[str | None, typer.Option("--filter", help="Content filter: nsfw, or package.module:Class.")] = (
         None
@@ -89,7 +92,8 @@ def app(
     server = make_server(house, Door(hosts=hosts, users=known, frames=door.frames or "'none'"))
     config = uvicorn.Config(
         server, host=door.host, port=door.port, log_level="warning", access_log=False, server_header=False,
-        timeout_keep_alive=20, limit_concurrency=400, ws="none",
+        timeout_keep_alive=20, limit_concurrency=400, ws="none", proxy_headers=door.proxy,
+        forwarded_allow_ips="*" if door.proxy else None,
     )  # fmt: skip
     running = uvicorn.Server(config)
     if not local and not known:

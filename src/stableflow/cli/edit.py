@@ -1,6 +1,7 @@
 """`stableflow edit`: draw or take a picture, and edit it."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +11,11 @@ import typer
 from stableflow.cli.grouped import grouped
 from stableflow.cli.options import SHAPING, EditOptions, ModelOptions, OutputOptions, SourceOptions
 from stableflow.cli.output import Reporter, visible
-from stableflow.cli.plan import edit_plan
+from stableflow.cli.plan import card_plans, edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
 from stableflow.editing import Editor
+from stableflow.editing.computing import told
+from stableflow.editing.leaning import judged, not_made
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
@@ -20,6 +23,7 @@ from stableflow.files import check_writable, refuse_to_replace
 from stableflow.flow.integrate import StepRecord
 from stableflow.images import read_recipe, save_png, to_pil
 from stableflow.models.bundled import BUNDLED
+from stableflow.models.known import known_by
 from stableflow.order import Order, require_repeated
 
 
@@ -38,6 +42,9 @@ def edit(
         Path | None, typer.Option("--session", help="Keep the source here, or edit the one there.")
     ] = None,
     preview: Annotated[int, typer.Option("--preview", help="Write preview.png every so many steps; 0 never.")] = 0,
+    check: Annotated[
+        bool, typer.Option(help="Warn of edits that were not made, as the model itself sees it; one pass.")
+    ] = True,
     metadata: Annotated[bool, typer.Option(help="Put the recipe into the PNGs.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")] = False,
 ) -> None:
@@ -52,20 +59,32 @@ def edit(
         check_writable(output.out)
         if order.image is not None:
             refuse_to_replace(order.image, _written(output.out, len(order.to)))
+    if dry_run and known_by(order.model) is not None:
+        plan = card_plans(order, model.memory)
+        reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
+        return
+    if model.memory is not None:
+        model = model.fitted(order.model)
+        order = order.model_copy(update={"quantise": model.quantise, "quantise_text": model.quantise_text})
     loaded = model.open(reporter, **{name: getattr(order, name) for name in SHAPING})
     editor = order.make_editor(loaded)
     if dry_run:
         plan = edit_plan(editor, order)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
         return
-    made = _source(editor, order, session, reporter)
+    made = find_source(editor, order, session, reporter)
     if from_image is not None and not _changes_source(given):
         require_repeated(order, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
+    if output.verbose and "computed" in result.recipe:
+        reporter.say(told(result.recipe["computed"]))
     original = order.image if result.region is not None else None
     files = result.save(output.out, metadata=metadata, original=original)
-    _report(result, files, reporter)
+    if check and not order.together and "auto" not in result.recipe:
+        for warning in not_made(result.prompts, judged(editor, result)):
+            warnings.warn(warning, stacklevel=1)
+    report_edits(result, files, reporter)
 
 
 def make_source(editor: Editor, order: Order, reporter: Reporter) -> Source:
@@ -96,6 +115,10 @@ def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any
         )
     if "region" not in own and region.removeprefix("~").startswith("mask:"):
         raise InputError(f"The recipe in {path} names a file as its region, {visible(region)!r}. Give it with --mask.")
+    for move in values["set"].get("moves") or ():
+        where = str(move.get("region") if isinstance(move, dict) else move)
+        if where.removeprefix("~").startswith("mask:"):
+            raise InputError(f"The recipe in {path} names a file as a thing to move, {visible(where)!r}; move it anew.")
     return values
 
 
@@ -108,8 +131,8 @@ def _changes_source(given: dict[str, Any]) -> bool:
     return any(given[name] is not None for name in names)
 
 
-def _source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
-    """The saved session if there is one and it was made with the settings given; else a new one, saved if asked."""
+def find_source(editor: Editor, order: Order, session: Path | None, reporter: Reporter) -> Source:
+    """Return the saved session if it was made with the settings given, or else a new one, saved if asked."""
     if session is None or not (session / "source.json").exists():
         source = make_source(editor, order, reporter)
         if session is not None:
@@ -134,7 +157,8 @@ def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRe
     return callback
 
 
-def _report(result: EditResult, files: list[Path], reporter: Reporter) -> None:
+def report_edits(result: EditResult, files: list[Path], reporter: Reporter) -> None:
+    """Say what was written where, and from what."""
     lines = [f"{file}: {visible(prompt)}" for file, prompt in zip(files[1:], result.prompts)]
     reporter.result(
         {"files": [str(file) for file in files], "recipe": result.recipe},

@@ -12,7 +12,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from stableflow.cli import app as web
-from stableflow.cli import bench, doctor, edit, editors, invert, maps, scenes, session, train, vital
+from stableflow.cli import bench, doctor, edit, editors, invert, maps, models, move, scenes, session, train, vital
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("edit")(edit.edit)
+app.command("move")(move.move)
 app.command("invert")(invert.invert)
 app.add_typer(session.app, name="session")
 app.command("editors")(editors.editors)
@@ -41,6 +42,7 @@ app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)
 app.command("report")(bench.report)
 app.command("app")(web.app)
+app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)
 app.command("train")(train.train)

@@ -10,7 +10,8 @@ import typer
 from stableflow.cli.output import Format, Reporter
 from stableflow.errors import unknown_name
 from stableflow.models.base import FlowModel
-from stableflow.models.load import load
+from stableflow.models.devices import choose_device
+from stableflow.models.load import load, planned
 
 FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,11 +38,19 @@ class LoadOptions:
         str | None, typer.Option("--components", help="All but the transformer, for a single file [FLUX.1-dev's].")
     ] = None
     lora: Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")] = None
-    quantise: Annotated[
-        str | None, typer.Option("--quantise", help="Transformer weights in int8 or fp8, by torchao.")
+    quantise: Annotated[str | None, typer.Option("--quantise", help="Transformer weights in int8, fp8 or nf4.")] = None
+    quantise_text: Annotated[
+        str | None, typer.Option("--quantise-text", help="Text encoders' weights in int8, fp8 or nf4.")
+    ] = None
+    tiled: Annotated[bool, typer.Option("--tiled", help="Encode and draw pictures tile by tile.")] = False
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="Offload and quantise to fit a card: 24g, 16g, 12g, 8g or auto.")
     ] = None
     max_sequence_length: Annotated[
         int | None, typer.Option("--max-sequence-length", help="Text tokens of a prompt.")
+    ] = None
+    layer_sets: Annotated[
+        str | None, typer.Option("--layer-sets", help="Hub repository to ask for this checkpoint's vital layers.")
     ] = None
     offline: Offline = False
 
@@ -61,6 +70,10 @@ class LoadOptions:
             offline=self.offline,
             max_sequence_length=self.max_sequence_length,
             quantise=self.quantise,
+            layer_sets=self.layer_sets,
+            quantise_text=self.quantise_text,
+            tiled=self.tiled,
+            memory=self.memory,
         )
 
 
@@ -69,8 +82,21 @@ class ModelOptions(LoadOptions):
     """Which model, and how it is loaded."""
 
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="tiny (bundled), a folder, a file, or a hub id [tiny].")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A name of `stableflow models`, a folder, a file or a hub id [tiny].",
+        ),
     ] = None
+
+    def fitted(self, name: str) -> "ModelOptions":
+        """Return the options that fit the card of --memory, if it was given."""
+        if self.memory is None:
+            return self
+        taken = any((self.offload != "none", self.quantise, self.quantise_text, self.tiled))
+        offload, quantise, text, tiled = planned(name, self.memory, choose_device(self.device), taken=taken)
+        return replace(self, memory=None, offload=offload, quantise=quantise, quantise_text=text, tiled=tiled)
 
     def open(self, reporter: Reporter, **chosen: Any) -> FlowModel:
         """Load the model.
@@ -82,7 +108,7 @@ class ModelOptions(LoadOptions):
         return options.load(options.model or "tiny", reporter)
 
 
-SHAPING = ("model", "dtype", "components", "lora", "quantise", "max_sequence_length")
+SHAPING = ("model", "dtype", "components", "lora", "quantise", "quantise_text", "max_sequence_length")
 """Options of the model that shape pictures, and so belong to an order."""
 
 
@@ -117,9 +143,9 @@ class SourceOptions:
     nudge: Annotated[
         float | None, typer.Option("--nudge", help="Latent nudging of a real picture [the checkpoint's, or 1.15].")
     ] = None
-    keep: Annotated[str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu or share.")] = (
-        None
-    )
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Source keys and values: auto, device, cpu, disk or share.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +175,8 @@ class EditOptions:
         bool | None, typer.Option("--together/--apart", help="One picture of all edits, each in its region [apart].")
     ] = None
     strength: Annotated[
-        float | None, typer.Option("--strength", help="0 is the source, 1 the freest edit [the method's own].")
+        str | None,
+        typer.Option("--strength", help="0 is the source, 1 the freest edit, auto the least that makes it [own]."),
     ] = None
     negative: Annotated[
         str | None, typer.Option("--negative", help="What guidance leads away from, where the model has it.")
@@ -174,9 +201,9 @@ class OutputOptions:
 
     out: Out = Path("out")
     quiet: Quiet = False
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages and progress.")] = (
-        False
-    )
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what is computed, and show the libraries' messages.")
+    ] = False
     form: OutputFormat = Format.text
 
     def reporter(self) -> Reporter:

@@ -1,14 +1,22 @@
 """What a run would do and what it costs, said beforehand."""
 
+from dataclasses import replace
 from typing import Any
 
 from stableflow.editing import Editor
+from stableflow.editing.holding import Holding
 from stableflow.editing.memory import choose_memory, needed_bytes
 from stableflow.editing.path import sampler_of
+from stableflow.errors import InputError
 from stableflow.flow.integrate import count_evaluations
 from stableflow.flow.solvers import make_solver
 from stableflow.images import prepare
+from stableflow.models.known import Known
+from stableflow.models.memory_plan import MemoryPlan, choose_plan, weighed
 from stableflow.order import DRAWN_STEPS, Order
+
+CARDS = ("80g", "24g", "16g", "12g", "8g")
+KNOWN_SIDE = 1024  # pixels
 
 
 def edit_plan(editor: Editor, order: Order) -> dict[str, Any]:
@@ -30,6 +38,38 @@ def edit_plan(editor: Editor, order: Order) -> dict[str, Any]:
     return plan | (_on_path(editor, order, height, width) if editor.needs_path else {"edits": len(order.to)})
 
 
+def card_plans(order: Order, memory: str | None) -> dict[str, Any]:
+    """Return how a checkpoint that need not be here would fit one card, or each of `CARDS`.
+
+    Raises:
+        InputError: It does not fit the card that was asked for.
+    """
+    known, rows = weighed(order.model), len(order.to) + 1
+    height, width = order.height or KNOWN_SIDE, order.width or KNOWN_SIDE
+    facts = {"model": known.repository, "licence": known.licence, "size": f"{width}x{height}", "rows": rows}
+    if memory is not None:
+        plan = choose_plan(known, memory, rows=rows, height=height, width=width)
+        return facts | {
+            "rows": rows,
+            memory: in_words(plan),
+            **{name: f"{n / 1e9:.1f} GB" for name, n in plan.stages.items()},
+        }
+    return facts | {card: fit(known, card, rows=rows, height=height, width=width) or "does not fit" for card in CARDS}
+
+
+def fit(known: Known, card: str, *, height: int, width: int, rows: int) -> str | None:
+    """Return the plan for a card in words; None if there is none."""
+    try:
+        return in_words(choose_plan(known, card, height=height, width=width, rows=rows))
+    except InputError:
+        return None
+
+
+def in_words(plan: MemoryPlan) -> str:
+    """Return a plan as a line."""
+    return f"{plan.peak / 1e9:.1f} GB at most ({plan.layout})"
+
+
 def _on_path(editor: Editor, order: Order, height: int, width: int) -> dict[str, Any]:
     """What an editor runs that starts from the source's noise."""
     model, real = editor.model, order.image is not None
@@ -41,6 +81,8 @@ def _on_path(editor: Editor, order: Order, height: int, width: int) -> dict[str,
     sampler = sampler_of(solver) if twice else solver
     passes, evaluations = count_evaluations(sampler, grid), count_evaluations(solver, grid)
     edit_passes = passes if twice or not real else grid.num_steps  # aligned replay: one a step
+    if order.region is not None and isinstance(editor, Holding):
+        recording = replace(recording, layers=editor.layers_within())
     kv_bytes = needed_bytes(
         model, height, width, layers=len(recording.layers), passes=edit_passes, precision=recording.precision
     )

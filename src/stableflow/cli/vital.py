@@ -15,6 +15,7 @@ from stableflow.checks import check_count
 from stableflow.cli import options as o
 from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter
+from stableflow.cli.sharing import pull_sets, push_sets
 from stableflow.cli.vitality_report import report_vitality, shown
 from stableflow.errors import InputError
 from stableflow.files import check_writable
@@ -256,3 +257,7 @@ def _strips(job: VitalityJob, count: int, out: Path) -> list[Path]:
         save_png(path, comparison_grid([to_pil(image) for image in images], labels, columns=min(len(sets), 10)))
         files.append(path)
     return files
+
+
+app.command("push")(push_sets)
+app.command("pull")(pull_sets)

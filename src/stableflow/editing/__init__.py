@@ -23,6 +23,7 @@ from stableflow.editing.methods.rf_inversion import RFInversion
 from stableflow.editing.methods.rf_solver_edit import RFSolverEdit
 from stableflow.editing.methods.sdedit import SDEdit
 from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.editing.methods.steered import Steered
 from stableflow.editing.methods.steerflow import SteerFlow
 from stableflow.editing.methods.uniedit import UniEdit
 from stableflow.editing.tasks import TASKS, Task
@@ -53,6 +54,7 @@ __all__ = [
     "SDEdit",
     "StableFlow",
     "SteerFlow",
+    "Steered",
     "Task",
     "UniEdit",
     "editor",

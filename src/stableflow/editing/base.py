@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stableflow.checks import check_flag, check_steps
 from stableflow.editing.checked import check_callback, check_editor, checked_size
+from stableflow.editing.least import AUTO, least_change
 from stableflow.editing.making import Recording, Sampling, check_noise, draw, encode, find_path
 from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
@@ -40,7 +41,7 @@ SHARED = ("strength", "negative", "guidance_scale", "kv_memory", "preset")
 
 @dataclass(frozen=True)
 class Editor(Settable, ABC):
-    """An editing method over a model. Each method below is a frozen dataclass whose fields are its settings.
+    """An editing method over a model: a frozen dataclass whose fields are its settings.
 
     Args:
         model: From `load` or `wrap`.
@@ -77,13 +78,11 @@ class Editor(Settable, ABC):
 
         Args:
             prompt: What to draw, or its conditioning (one row).
-            seed: Of the noise (drawn on the CPU, so the same on every device); a random one when None.
+            seed: Of the noise (the same on every device); a random one when None.
             latents: The noise itself, (1, channels, latent_height, latent_width), instead of a seed.
-            num_steps: Solver steps.
-            guidance_scale: The model's usual scale when None.
-            height, width: In pixels; the model's own size when None.
-            solver: A name in `SOLVERS`, or a solver.
-            callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
+            num_steps, solver: Solver steps, and a name in `SOLVERS`, or a solver.
+            guidance_scale, height, width: The model's usual scale and size in pixels when None.
+            callback: Told of every finished step; what it raises ends the run at once.
 
         Raises:
             InputError: A setting is out of range.
@@ -118,21 +117,18 @@ class Editor(Settable, ABC):
         Args:
             image: A file, a PIL image, or a tensor (3, height, width) in [0, 1].
             prompt: What the picture shows, or its conditioning.
-            solver: "fixed_point" is the paper's and the presets'; aligned replay needs it, inversion="paper" takes any.
-            num_steps: Solver steps; the preset's when None: 50 of the exact one.
+            solver: "fixed_point" is the paper's step, and the presets'; inversion="paper" takes any.
+            num_steps: Solver steps; the preset's when None.
             nudge_scale: The latents are multiplied by it before inversion and divided by it after editing; what the
-                checkpoint's preset says when None, and the paper's 1.15 where there is no preset.
-            inversion: "aligned" replays the source exactly on its recorded path. "paper" runs the solver back from
-                the noise and puts the source back on its path after every step; it costs a second pass. A method that
-                needs no path finds one only if any of these four is given.
+                checkpoint's preset says when None, else the paper's 1.15.
+            inversion: "aligned" replays the source exactly on its path. "paper" runs the solver back from the noise and
+                puts the source back after every step, a second pass. A method that needs no path finds one only if
+                any of these four is given.
             guidance_scale: Of the source's own passes.
-            height, width: Size to work at, in pixels; by default the picture's own, reduced to fit the model's
-                usual size. The picture is padded to the model's multiple and cropped back.
-            callback: Told of every finished inversion step.
+            height, width, callback: In pixels, the picture's own by default; told of every finished step.
 
         Raises:
-            ImageError: The picture cannot be read.
-            InputError: A setting is out of range, or the solver does not go with aligned replay.
+            ImageError, InputError: The picture cannot be read; a setting is out of range or goes with no other.
         """
         given = (solver, num_steps, nudge_scale, inversion)
         check_callback(callback)
@@ -176,28 +172,27 @@ class Editor(Settable, ABC):
         """Draw the edits of a source, all in one batch; the same call gives the same pictures.
 
         Args:
-            source: From `generate`, `invert` or `Source.load`, of any editor over the same checkpoint.
+            source: Of any editor over the same checkpoint.
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
-            region: Where the edits may act: a `Region`, or "mask:FILE", "box:x,y,w,h", "word:dog" and so on
-                (`REGIONS`). Outside, latents follow the source's path.
-            task: What is wanted ("remove", "background": `TASKS`), which chooses the editor, its settings and, where no
-                region is given, what region is looked for.
-            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), later ones on top
-                and the source where none is; their prompts share every step.
-            exact: Outside the region the result has the given picture's own pixels, to the last bit, not what the
-                model's autoencoder makes of them; so by default, unless the task says otherwise.
+            region: Where the edits may act: a `Region`, or "mask:FILE", "word:dog" and so on (`REGIONS`).
+            task: What is wanted ("remove": `TASKS`), which chooses the editor, its settings and the region to look for.
+            together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), the last on top.
+            exact: Outside the region the given picture's own pixels, to the last bit; so unless a task says otherwise.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
-            settings: Any of this editor's own, for this call.
+            settings: This editor's own; strength="auto" finds the least that makes each edit.
 
         Raises:
             FingerprintError: The source belongs to another checkpoint or dtype.
-            InputError: A setting is out of range, or the region does not fit.
-            NumericsError: A step produced NaN or infinity.
+            InputError, NumericsError: A setting is out of range, the region does not fit; a step gave NaN or infinity.
         """
-        wanted = as_task(task)
+        wanted, auto = as_task(task), settings.get("strength") == AUTO
+        settings = {n: value for n, value in settings.items() if not auto or n != "strength"}
         editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
         exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)
+        if auto:
+            how = {"region": region, "task": wanted, "together": together, "exact": exact, "callback": callback}
+            return least_change(editor, source, prompts, how)
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together, task=wanted)
             if editor.strength == 0:
@@ -220,12 +215,14 @@ class Editor(Settable, ABC):
         shared = {name: getattr(self, name) for name in SHARED if name in self.setting_names()}
         return kind(self.model, **{n: v for n, v in shared.items() if n in kind.setting_names()}).having(**chosen)
 
-    # What a method may say of itself; all but `step` have defaults.
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
 
     needs_negative: ClassVar[bool] = False
     """Whether it is for models with classifier-free guidance alone."""
+
+    strength_each: ClassVar[bool] = False
+    """Whether the edits of a call may differ in strength."""
 
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""
@@ -255,7 +252,7 @@ class Editor(Settable, ABC):
         return run.source.path.at(t)
 
     def pinned(self, run: Run) -> Schedule:
-        """Return how far what lies outside a region is put back there after a step."""
+        """Return how far what lies outside a region is put back after a step."""
         return ALWAYS
 
     def prepared(self, run: Run) -> Source:
@@ -271,11 +268,11 @@ class Editor(Settable, ABC):
         return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:
-        """Return what else recipes should say."""
+        """Return what else recipes say."""
         return {}
 
     def recording(self) -> Recording:
-        """Return which keys and values sources are to keep."""
+        """Return which keys and values sources keep."""
         return Recording()
 
     def speed(self) -> SpeedPreset:

@@ -4,22 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from stableflow.editing.collage import FADE, Collage, paste, read_cells, vacated
-from stableflow.editing.fingerprint import ENCODED, digest
-from stableflow.editing.making import Recording, Sampling, encode, find_path
+from stableflow.editing.fingerprint import ENCODED, Fingerprint, digest
+from stableflow.editing.making import Recording, Sampling, find_path
 from stableflow.editing.moves import Move
+from stableflow.editing.path import Path
 from stableflow.editing.run import Run
 from stableflow.editing.source import Source
 from stableflow.editing.where import found
 from stableflow.errors import InputError
-from stableflow.flow.inversion import AlignedReplay
+from stableflow.flow.inversion import AlignedReplay, nudge
 from stableflow.flow.solvers import Solver, make_solver
+from stableflow.flow.trajectory import Trajectory
 from stableflow.models.base import FlowModel
 from stableflow.region import Region
-from stableflow.types import Images
+from stableflow.types import Images, Latents
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +64,20 @@ class Carrying:
         """
         if not asked:
             raise InputError("Nothing is moved: give at least one Move, such as Move('word:dog', dx=16).")
-        things = [found(run, move.region) for move in asked]
+        things = [found(run, move.region).grow(move.grow) for move in asked]
         for move, thing in zip(asked, things):
             if thing.bounds() is None:
                 raise InputError(f"Nothing lies in the region {move.region!r} of this picture; look at its overlay.")
-        named = tuple(replace(move, region=thing) for move, thing in zip(asked, things))
+        size = things[0].size
+        named = tuple(replace(move, region=thing, grow=0) for move, thing in zip(asked, things))
         moves, model, made = [move.part(share) for move in named], run.model, run.source.fingerprint
+        things = [thing for thing, move in zip(things, moves) if not move.is_still]
+        moves = [move for move in moves if not move.is_still]
         collage = paste(given(run.source), things, moves)
         side = model.pixel_multiple
         grid, latent_grid = (made.height // side, made.width // side), (run.clean.shape[-2], run.clean.shape[-1])
         cell = made.height // latent_grid[0]
-        hole = _as_region(vacated(things, moves, grid, side), side, things[0].size)
+        hole = _as_region(vacated(things, moves, grid, side), side, size)
         free = vacated(things, moves, latent_grid, cell)[None, None].to(model.device)
         why_not = _cannot_carry(model, moves)
         if way == "carry" and why_not:
@@ -80,6 +86,11 @@ class Carrying:
             return Carrying(named, collage, hole, free)
         tokens, cells = read_cells(things, moves, grid, side), read_cells(things, moves, latent_grid, cell)
         return Carrying(named, collage, hole, free, tokens.to(model.device), cells.to(model.device))
+
+    def drawn(self, run: Run) -> Float[Tensor, "edits 1 y x"]:
+        """Return 1 at latents that are drawn anew, by a hole or by the region of an edit, and 0 elsewhere."""
+        own = run.rows(self.free)
+        return own if run.asked is None else torch.maximum(own, run.free)
 
     def latents(self, z: Float[Tensor, "rows channels y x"]) -> Float[Tensor, "rows channels y x"]:
         """Return latents with every pixel read where its content comes from."""
@@ -102,7 +113,15 @@ class Carrying:
         run.nfe["source"] += moved.nfe
         return moved.to(run.model.device)
 
-    def solver(self, solver: Solver, kept: Float[Tensor, "#rows 1 y x"], *, shared: bool) -> Solver:
+    def filling(self, run: Run) -> Latents:
+        """Return latents that show in the hole what is around it, as strong as the path that they join."""
+        made = run.source.fingerprint
+        if self.cells is None:
+            return run.source.path.at(0.0)
+        pixels = _padded(self.collage.pixels, made)
+        return nudge(run.model.encode_image(pixels.to(run.model.device)), made.nudge_scale)
+
+    def solver(self, solver: Solver, kept: Float[Tensor, "edits 1 y x"], *, shared: bool) -> Solver:
         """Return the solver with aligned replay's offsets carried as well.
 
         Args:
@@ -111,7 +130,7 @@ class Carrying:
         """
         if not isinstance(solver, AlignedReplay):
             return solver
-        carried = {t: kept[:1] * self.latents(offset) for t, offset in solver.offsets.items()}
+        carried = {t: kept * self.latents(offset) for t, offset in solver.offsets.items()}
         if shared:
             return AlignedReplay({t: torch.cat([solver.offsets[t], offset]) for t, offset in carried.items()})
         return AlignedReplay(carried)
@@ -130,6 +149,8 @@ class Carrying:
         if also is None:
             return images, changed
         seam = also.feather(FADE) if also.is_hard else also
+        if len(drawn) == 1:
+            seam = Region(seam.amount.amax(0, keepdim=True))  # of edits that are one picture
         amount = seam.amount[:, None].to(images)
         return torch.lerp(images, drawn, amount), changed | Region((seam.amount > 0).float())
 
@@ -144,9 +165,17 @@ def _as_region(cells: Float[Tensor, "rows columns"], side: int, size: tuple[int,
 
 
 def _inverted(model: FlowModel, own: Source, pixels: Images, how: Sampling, recording: Recording) -> Source:
-    size = own.images.shape[-2:]
-    encoded = encode(model, own.conditioning, pixels[0], height=size[0], width=size[1])
-    return find_path(model, encoded, how, recording)
+    trajectory = Trajectory()
+    trajectory.put(0.0, model.encode_image(_padded(pixels, own.fingerprint)))
+    made = replace(own.fingerprint, image=digest(pixels), inversion=ENCODED, nudge_scale=1.0)
+    return find_path(
+        model, replace(own, fingerprint=made, path=Path(trajectory), given=pixels, nfe=0, kept={}), how, recording
+    )
+
+
+def _padded(pixels: Images, made: Fingerprint) -> Float[Tensor, "1 3 padded_height padded_width"]:
+    height, width = pixels.shape[-2:]
+    return F.pad(pixels, (0, made.width - width, 0, made.height - height), mode="replicate")
 
 
 def _cannot_carry(model: FlowModel, moves: Sequence[Move]) -> str:

@@ -62,8 +62,7 @@ def paste(pixels: Images, things: Sequence[Region], moves: Sequence[Move]) -> Co
         pixels: One row.
         things: One region a move, at the picture's pixels.
     """
-    size = things[0].size
-    left = placed = Region.nowhere(size)
+    left = placed = Region.nowhere((pixels.shape[-2], pixels.shape[-1]))
     for thing, move in zip(things, moves):
         left = left if move.copy else left | thing
     collage = filled(pixels, (left.grow(EDGE).amount[:, None] > 0).to(pixels))

@@ -32,7 +32,7 @@ class Recording:
 
     Args:
         layers: Indices in execution order.
-        memory: "device", "cpu", "share" (none: the source runs beside its edits) or "auto".
+        memory: "device", "cpu", "disk", "share" (none: the source runs beside its edits) or "auto".
         precision: "exact" or "fp8".
     """
 

@@ -8,18 +8,28 @@ import torch
 from stableflow.checks import check_choice
 from stableflow.errors import InputError
 from stableflow.interventions import KVStore
+from stableflow.interventions.disk import free_bytes
 from stableflow.interventions.store import Precision
 from stableflow.models.base import FlowModel
 
 FP8_BYTES = 1  # a number
-KVMemory = Literal["auto", "device", "cpu", "share"]
+KVMemory = Literal["auto", "device", "cpu", "disk", "share"]
 DECODED = 32  # numbers a pixel, at the least, in the decoder's last layers
 SHARE_OF_FREE = 0.5  # of free memory that recorded keys and values may take by default
 
 
 def choose_memory(memory: KVMemory, bytes_needed: int, device: torch.device) -> KVMemory:
-    """Return "device", "cpu" or "share"; "auto" takes the first with room."""
-    check_choice("kv_memory", memory, ["auto", "device", "cpu", "share"])
+    """Return "device", "cpu", "disk" or "share"; "auto" takes the first with room, and the disk only when asked to.
+
+    Raises:
+        InputError: The disk has not that much room.
+    """
+    check_choice("kv_memory", memory, ["auto", "device", "cpu", "disk", "share"])
+    if memory == "disk" and bytes_needed > free_bytes():
+        raise InputError(
+            f"kv_memory='disk' needs {bytes_needed / 1e9:,.1f} GB for keys and values, and the folder for temporary "
+            f"files has {free_bytes() / 1e9:,.1f} GB free. Set TMPDIR to a larger disk, or take fewer steps."
+        )
     if memory != "auto":
         return memory
     if bytes_needed <= SHARE_OF_FREE * _free_bytes(device):
@@ -48,7 +58,7 @@ def make_store(
     choice = choose_memory(memory, bytes_needed, device)
     if choice == "share":
         return None
-    return KVStore("cpu" if choice == "cpu" else None, precision=precision, last_visits=last_visits)
+    return KVStore(None if choice == "device" else choice, precision=precision, last_visits=last_visits)
 
 
 def check_fits(model: FlowModel, height: int, width: int) -> None:

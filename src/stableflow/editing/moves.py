@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stableflow.checks import LONGEST_SIDE, check_flag, check_number, check_pair, check_points
+from stableflow.checks import LONGEST_SIDE, check_count, check_flag, check_number, check_pair, check_points
 from stableflow.editing.warp import Origin, Point, similarity, smooth_warp
 from stableflow.editing.where import check_kind, describe
 from stableflow.errors import InputError
@@ -29,6 +29,7 @@ class Move:
             turn and resize, and more bend the thing, as little as they can.
         pivot: What scale and turn leave where it is; None is the middle of the thing's lower edge, so that what
             stands stays standing.
+        grow: Pixels around the region that go along: the regions of words are whole tokens, and miss edges.
 
     Raises:
         InputError: A number is out of range, or both a drag and a shift are given.
@@ -40,8 +41,9 @@ class Move:
     scale: float = 1.0
     turn: float = 0.0
     copy: bool = False
-    drag: Sequence[Sequence[Point]] = ()
-    pivot: Point | None = None
+    drag: Sequence[Sequence[Sequence[float]]] = ()
+    pivot: Sequence[float] | None = None
+    grow: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.region, Region):
@@ -53,6 +55,7 @@ class Move:
         object.__setattr__(self, "scale", check_number("scale", self.scale, 0, LARGEST_SCALE, above=True))
         object.__setattr__(self, "turn", check_number("turn", self.turn, -360, 360))
         check_flag("copy", self.copy)
+        check_count("grow", self.grow, 0, LONGEST_SIDE)
         object.__setattr__(self, "drag", _checked_drag(self.drag))
         if self.pivot is not None:
             object.__setattr__(self, "pivot", check_points("pivot", [self.pivot])[0])
@@ -66,6 +69,11 @@ class Move:
             (x0, y0), (x1, y1) = self.drag[0]
             return x1 - x0, y1 - y0
         return None if self.drag or self.scale != 1.0 or self.turn != 0.0 else (self.dx, self.dy)
+
+    @property
+    def is_still(self) -> bool:
+        """Whether everything stays where it is."""
+        return all(tuple(a) == tuple(b) for a, b in self.drag) if self.drag else self.shift == (0.0, 0.0)
 
     def part(self, share: float) -> "Move":
         """Return so much of the way: 0 leaves the thing as it is, 1 is the whole move."""
@@ -81,9 +89,9 @@ class Move:
             thing: The region as it was found.
         """
         if self.drag:
-            return smooth_warp([(pair[0], pair[1]) for pair in self.drag])
+            return smooth_warp([((a[0], a[1]), (b[0], b[1])) for a, b in self.drag])
         x, y, width, height = thing.bounds() or (0, 0, 0, 0)
-        pivot = (x + width / 2, float(y + height)) if self.pivot is None else self.pivot
+        pivot = (x + width / 2, float(y + height)) if self.pivot is None else (self.pivot[0], self.pivot[1])
         return similarity(pivot, (self.dx, self.dy), self.scale, self.turn)
 
     def as_json(self) -> dict[str, Any]:

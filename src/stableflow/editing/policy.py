@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from stableflow.checks import check_choice, check_count
+from stableflow.editing.dial import dial_weight
 from stableflow.errors import InputError
 from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
 from stableflow.interventions.parts import check_parts
@@ -80,14 +81,14 @@ OUTSIDE = Hold("all", where="outside")
 
 
 def dialled(strength: float, *, within: bool, outside: Hold = OUTSIDE) -> Policy:
-    """Return what strength holds: all layers with weight (1 - strength)^2, inside the region if there is one.
+    """Return what strength holds: all layers with `dial_weight`, inside the region if there is one.
 
     Args:
         strength: In [0, 1]; 1 is free.
         within: Whether there is a region.
         outside: What is held outside of it.
     """
-    dial = Schedule.constant((1 - strength) ** 2)
+    dial = Schedule.constant(dial_weight(strength))
     return (
         Policy((outside, Hold("all", where="inside", weight=dial)), ALWAYS)
         if within
@@ -96,8 +97,8 @@ def dialled(strength: float, *, within: bool, outside: Hold = OUTSIDE) -> Policy
 
 
 def weakened(policy: Policy, strength: float, *, within: bool) -> Policy:
-    """Return a policy that holds all layers too, with weight (1 - strength)^2, where it lets the edit go."""
-    more = Hold("all", where="inside" if within else "everywhere", weight=Schedule.constant((1 - strength) ** 2))
+    """Return a policy that holds all layers too, with `dial_weight`, where it lets the edit go."""
+    more = Hold("all", where="inside" if within else "everywhere", weight=Schedule.constant(dial_weight(strength)))
     return replace(policy, hold=(*policy.hold, more))
 
 

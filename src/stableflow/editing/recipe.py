@@ -33,13 +33,14 @@ def as_json(value: Any) -> Any:
 
 def recipe_of(run: Any, exact: bool) -> dict[str, Any]:
     """Return all that made the edits of a run, as JSON values."""
-    own = [wish.guidance_scale for wish in run.wishes]
+    own, strengths = ([getattr(wish, name) for wish in run.wishes] for name in ("guidance_scale", "strength"))
     return {
         "format": RECIPE_FORMAT,
         "editor": {"name": run.editor.name, **run.editor.settings()},
         "source": (run.named or run.source).fingerprint.as_json(),
         "edits": list(run.edits.prompts),
         "edit_guidance": own if any(scale is not None for scale in own) else None,
+        **({"edit_strength": strengths} if any(strength is not None for strength in strengths) else {}),
         "region": None if run.asked is None else describe(run.asked),
         "exact": exact,
         **({} if run.task is None else {"task": run.task.name}),

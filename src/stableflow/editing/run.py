@@ -38,6 +38,7 @@ class Method(Protocol):
 
     name: ClassVar[str]
     looks_for: ClassVar[str | None]
+    strength_each: ClassVar[bool]
 
     @property
     def model(self) -> FlowModel: ...
@@ -87,6 +88,8 @@ class Run:
         self.source = source.to(self.model.device)
         self.named: Source | None = None  # what results name, where edits walk the path of another source
         self.wishes: tuple[Edit, ...] = as_edits(wishes)
+        if any(wish.strength is not None for wish in self.wishes) and not editor.strength_each:
+            raise InputError(f"{editor.name} walks all edits of a call at one strength; give it instead of Edit's.")
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
         self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
         self.nfe = {"source": source.nfe, "edit": 0}
@@ -96,8 +99,10 @@ class Run:
         self._solver_state: tuple[Any, Any] = (None, None)
         self.together, self.task = together, task
         looked_for = editor.looks_for if task is None or task.looks_for is None else task.looks_for
+        self.region: Region | None = None
         self.asked: Region | None = region_of(self, looked_for if region is None else region)
-        self.region: Region | None = editor.acting(self, self.asked)
+        self.region = self.asked  # which a policy may ask for
+        self.region = editor.acting(self, self.asked)
         if together and self.region is None:
             raise InputError("together=True lays edits over one another by region; give each its own, as Edit does.")
 
@@ -285,5 +290,4 @@ class Run:
 
     @property
     def _titles(self) -> tuple[str, ...]:
-        """What each picture shows."""
         return ("; ".join(self.edits.prompts),) if self.together else self.edits.prompts

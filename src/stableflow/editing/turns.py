@@ -110,7 +110,7 @@ class Session:
         change: str | Mapping[str, str],
         *,
         region: Where | None = None,
-        exact: bool = True,
+        exact: bool | None = None,
         callback: Callback | None = None,
         **settings: Any,
     ) -> EditResult:

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stableflow.region import Region
-from stableflow.types import Images
 
 Point = tuple[float, float]
+Picture = Float[Tensor, "rows channels height width"]
 Origin = Callable[[Float[Tensor, "places 2"]], Float[Tensor, "places 2"]]
 """From places (x, y), in pixels from the top left corner, to where what is seen there comes from."""
 
@@ -63,7 +63,7 @@ def _basis(places: Float[Tensor, "places 2"], knots: Float[Tensor, "knots 2"]) -
     return torch.cat([bent, torch.ones_like(places[:, :1]), places], dim=1)
 
 
-def carried(pixels: Images, origin: Origin, *, mode: str = "bicubic") -> Images:
+def carried(pixels: Picture, origin: Origin, *, mode: str = "bicubic") -> Picture:
     """Return a picture each of whose pixels is read at its origin; beyond the border, from the border.
 
     A shift by whole pixels copies them to the last bit.

@@ -63,12 +63,12 @@ def region_of(run: Asked, region: Any) -> Region | None:
     if all(where is None for where in asked):
         return None
     size = size_of(run)
-    found: dict[int, Region] = {}
+    known: dict[int, Region] = {}
     rows = []
     for row, where in enumerate(asked):
-        if id(where) not in found:
-            found[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
-        rows.append(found[id(where)].row(row).amount)
+        if id(where) not in known:
+            known[id(where)] = Region.everywhere(size) if where is None else _found(run, where).fitted(size)
+        rows.append(known[id(where)].row(row).amount)
     return Region(torch.cat(rows))
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stableflow.checks import check_guidance, check_text
+from stableflow.checks import check_guidance, check_number, check_text
 from stableflow.editing.where import Where, check_kind
 from stableflow.errors import InputError
 from stableflow.models.base import Conditioning
@@ -19,11 +19,13 @@ class Edit:
         prompt: The edited prompt.
         region: Where it may act, instead of the region of the call.
         guidance_scale: Of this edit, instead of the editor's.
+        strength: Of this edit, instead of the editor's; of editors that hold each edit for itself (`strength_each`).
     """
 
     prompt: str
     region: Where | None = None
     guidance_scale: float | None = None
+    strength: float | None = None
 
     def __post_init__(self) -> None:
         check_text("prompt", self.prompt)
@@ -34,6 +36,8 @@ class Edit:
         if isinstance(self.guidance_scale, list | tuple):
             raise InputError(f"guidance_scale of one Edit is one number, got {short(self.guidance_scale)}.")
         check_guidance("guidance_scale", self.guidance_scale)
+        if self.strength is not None:
+            check_number("strength", self.strength, 0, 1)
 
 
 Wishes = str | Edit | Sequence[str | Edit] | Conditioning

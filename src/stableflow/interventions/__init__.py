@@ -3,6 +3,7 @@
 from stableflow.interventions.bypass import Bypass
 from stableflow.interventions.capture import CaptureAttention
 from stableflow.interventions.inject import InjectKV
+from stableflow.interventions.leave_out import LeaveOut
 from stableflow.interventions.record import RecordKV
 from stableflow.interventions.reduce import AttentionMean
 from stableflow.interventions.reuse import ReuseResidual
@@ -18,6 +19,7 @@ __all__ = [
     "CaptureAttention",
     "InjectKV",
     "KVStore",
+    "LeaveOut",
     "Patch",
     "RecordKV",
     "ReuseResidual",

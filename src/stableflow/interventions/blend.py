@@ -76,6 +76,7 @@ class Blend:
         where = self._amounts(layout, rows=features.shape[0])
         if where is None:
             return source if weight == 1.0 else torch.lerp(features, source, weight)
+        where = layout.computed(where)
         return torch.lerp(features, source, weight * where.to(features))
 
     def _checked_reads(self, layout: TokenLayout) -> Int[Tensor, " image_tokens"]:

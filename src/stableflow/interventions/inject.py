@@ -47,5 +47,5 @@ class InjectKV:
     def _inject(self, layer: int, part: Part, forward: Forward, features: Tensor) -> Tensor | None:
         if not self.blend.acts_at(forward.t):
             return None
-        source = self.store.get(address_of(forward, layer, part), like=features)
-        return self.blend.apply(features, source, forward.layout, forward.t)
+        source = self.store.get(address_of(forward, layer, part), like=forward.layout.like_whole(features))
+        return self.blend.apply(features, forward.layout.computed(source), forward.layout, forward.t)

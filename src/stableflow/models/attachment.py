@@ -13,19 +13,21 @@ from torch.utils.hooks import RemovableHandle
 from stableflow.errors import InterventionError
 from stableflow.models.gate import GatedHook
 from stableflow.models.hooks import (
+    PARTS,
     AttentionHook,
     BlockHook,
     Branch,
     CallHook,
     Forward,
     Hook,
-    Intervention,
     Layer,
+    OutsideHook,
     Projection,
     ProjectionHook,
+    Supplied,
     TokenLayout,
 )
-from stableflow.models.turns import Turn, check_weights_are_here
+from stableflow.models.outside import instead
 
 
 class Attachment:
@@ -39,9 +41,19 @@ class Attachment:
         self._gated: list[GatedHook] = []
         self._forwards: tuple[Forward, ...] = ()
 
-    def has(self, kind: type[Hook]) -> bool:
-        """Whether there is a hook of this kind."""
-        return any(isinstance(hook, kind) for hook in self._hooks)
+    def has(self, *kinds: type[Hook]) -> bool:
+        """Whether there is a hook of one of these kinds."""
+        return any(isinstance(hook, kinds) for hook in self._hooks)
+
+    def divided(self, layout: TokenLayout, device: torch.device) -> TokenLayout:
+        """Return the layout of a pass that leaves out what a hook of this block says."""
+        hook = next((hook for hook in self._hooks if isinstance(hook, OutsideHook)), None)
+        return layout if hook is None else replace(layout, division=hook.divide(layout, device))
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is hooked at all."""
+        return bool(self._hooks)
 
     @property
     def every_branch(self) -> bool:
@@ -73,6 +85,8 @@ class Attachment:
             stack.callback(self._on_attention(hook))
         elif isinstance(hook, CallHook):
             stack.callback(self._in_place_of(hook))
+        elif isinstance(hook, OutsideHook):
+            stack.callback(self._beside(hook))
         else:
             for attention, projection in enumerate(hook.layer.projections(hook.part)):
                 stack.callback(self._on_projection(hook, attention, projection).remove)
@@ -146,22 +160,37 @@ class Attachment:
         return hook.layer.block.register_forward_hook(fire, with_kwargs=True)
 
     def _in_place_of(self, hook: CallHook) -> Callable[[], None]:
-        site, block = self._new_site(hook.layer), hook.layer.block
-        replaced, own = block.forward, "forward" in vars(block)  # accelerate may have put one there before us
+        site = self._new_site(hook.layer)
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def forward(replaced: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             return hook.function(
                 self._current(site)[0], hook.layer.identity(args, kwargs), lambda: replaced(*args, **kwargs)
             )
 
-        def restore() -> None:
-            if own:
-                block.forward = replaced
-            else:
-                del block.forward
+        return instead(hook.layer.block, forward)
 
-        block.forward = forward
-        return restore
+    def _beside(self, hook: OutsideHook) -> Callable[[], None]:
+        if hook.layer.read is None:
+            raise InterventionError(
+                f"Layer {hook.layer.index} cannot read tokens that are not computed: its model family gives no "
+                "`outside` for it. Edit with compute='all'."
+            )
+        sites = [self._new_site(hook.layer) for _ in hook.layer.projections("key")]
+
+        def supply(attention: int, like: Tensor) -> Supplied:
+            forwards = [replace(forward, attention=attention) for forward in self._current(sites[attention])]
+            layout = forwards[0].layout
+            division = layout.division
+            if division is None:
+                raise InterventionError(
+                    "LeaveOut acts on passes of model.velocity; a pipeline's own calls compute every token."
+                )
+            keys, values = (
+                _rows(forwards, [hook.function(forward, part, like) for forward in forwards]) for part in PARTS
+            )
+            return Supplied(division, layout.joint_span("image").start, keys, values)
+
+        return hook.layer.read(supply)
 
     def _on_attention(self, hook: AttentionHook) -> Callable[[], None]:
         if hook.layer.watch is None:
@@ -178,6 +207,13 @@ class Attachment:
                 hook.function(forward, q, k, added)
 
         return hook.layer.watch(fire)
+
+
+def _rows(forwards: Sequence[Forward], features: Sequence[Tensor]) -> Tensor:
+    """The features of each branch, for each of its rows where a pass holds several branches."""
+    if len(features) == 1:
+        return features[0]
+    return torch.cat([own.expand(forward.batch, -1, -1) for forward, own in zip(forwards, features)])
 
 
 def _by_block(hooks: Sequence[Hook]) -> Iterator[list[Hook]]:
@@ -197,87 +233,3 @@ def _run_uncompiled(block: nn.Module) -> Callable[[], None]:
         block._compiled_call_impl = compiled
 
     return restore
-
-
-class AttachmentStack:
-    """The attach blocks that are open on one model, outermost first.
-
-    Args:
-        find_layers: The model's layers, asked at every attach.
-        check: Raises where interventions cannot act on the model as it is now.
-    """
-
-    def __init__(self, find_layers: Callable[[], Sequence[Layer]], check: Callable[[], None]):
-        self._find_layers = find_layers
-        self._check = check
-        self._turn = Turn()
-        self._open: list[Attachment] = []
-        self._passes = 0
-
-    def __reduce__(self) -> Any:
-        """A copy would go on acting on the modules of the first model."""
-        raise InterventionError(
-            "A model cannot be copied or pickled: its copy would act on the first one's modules. Load it again, or "
-            "copy its pipeline and wrap that: stableflow.wrap(copy.deepcopy(model.pipeline))."
-        )
-
-    @property
-    def every_branch(self) -> bool:
-        """Whether an open block asks for the unconditional branch of passes that would do without."""
-        return any(attachment.every_branch for attachment in self._open)
-
-    @property
-    def in_pass(self) -> bool:
-        """Whether a pass is under way."""
-        return self._passes > 0
-
-    @contextmanager
-    def attach(self, *interventions: Intervention) -> Iterator[None]:
-        """Open a block; interventions act in the order given, outer blocks before inner ones.
-
-        Other threads wait until the block is left: what is attached would act on their pictures as well.
-        """
-        with self._turn:
-            yield from self._attached(interventions)
-
-    def _attached(self, interventions: Sequence[Intervention]) -> Iterator[None]:
-        layers = self._find_layers()
-        if layers:
-            check_weights_are_here(layers[0].block)
-        hooks = [hook for intervention in interventions for hook in intervention.hooks(layers)]
-        if hooks:
-            self._check()
-        attachment = Attachment(hooks)
-        self._refuse_measuring_an_approximation(attachment)
-        with ExitStack() as stack:
-            attachment.install(stack)
-            self._open.append(attachment)
-            stack.callback(self._open.remove, attachment)
-            yield
-
-    def _refuse_measuring_an_approximation(self, added: Attachment) -> None:
-        together = [*self._open, added]
-        if all(any(attachment.has(kind) for attachment in together) for kind in (BlockHook, CallHook)):
-            raise InterventionError(
-                "A layer's effect cannot be measured while other layers reuse what they computed before: what is "
-                "missing would be taken for the layer's effect. Leave the block of ReuseResidual before measuring."
-            )
-
-    @contextmanager
-    def forward(
-        self, t: float, layout: TokenLayout, batch: int, *, branches: Sequence[Branch] = ("conditional",)
-    ) -> Iterator[None]:
-        """Surround one pass of the transformer.
-
-        Args:
-            batch: Rows of one branch.
-            branches: What the pass holds, stacked along its batch in this order.
-        """
-        with self._turn, ExitStack() as stack:
-            for attachment in self._open:
-                stack.enter_context(attachment.forward(t, layout, batch, branches))
-            self._passes += 1
-            try:
-                yield
-            finally:
-                self._passes -= 1

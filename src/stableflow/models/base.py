@@ -16,9 +16,11 @@ from stableflow.models.hooks import (
     BlockHook,
     Branch,
     CallHook,
+    Division,
     Forward,
     Intervention,
     Layer,
+    OutsideHook,
     Part,
     ProjectionHook,
     TokenLayout,
@@ -32,11 +34,14 @@ __all__ = [
     "Branch",
     "CallHook",
     "Conditioning",
+    "Division",
     "FlowModel",
     "Forward",
     "Guidance",
     "Intervention",
     "Layer",
+    "LeavesOut",
+    "OutsideHook",
     "Part",
     "ProjectionHook",
     "ShowsAttention",
@@ -193,6 +198,20 @@ class FlowModel(Protocol):
 
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         """Open a block in which the interventions act; the model is left exactly as it was found."""
+        ...
+
+
+@runtime_checkable
+class LeavesOut(FlowModel, Protocol):
+    """A model whose passes may compute some image tokens only, reading keys and values of the others."""
+
+    def why_whole(self, *, states_on_path: bool = True) -> str | None:
+        """Return why passes must compute every token now; None where they may leave tokens out.
+
+        Args:
+            states_on_path: Latents of the tokens left out are those that their keys and values were recorded at, in
+                every evaluation of the solver.
+        """
         ...
 
 

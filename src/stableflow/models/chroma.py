@@ -7,6 +7,7 @@ import torch
 
 from stableflow.models.family import Blocks, Family, Pass, joint_inputs, named
 from stableflow.models.guidance import classifier_free
+from stableflow.models.outside import Outside, Pick, rotary_picked, rotary_placed
 from stableflow.models.prompts import Reader
 from stableflow.models.watch import joint_stream
 
@@ -19,12 +20,21 @@ def inputs(given: Pass) -> Mapping[str, Any]:
     return {**joint_inputs(given), "attention_mask": mask}
 
 
+def picked(kwargs: Mapping[str, Any], pick: Pick) -> Mapping[str, Any]:
+    """FLUX's positions, and a mask of queries by keys."""
+    mask = pick(pick(kwargs["attention_mask"], dim=-1), dim=-2)
+    return {**rotary_picked(kwargs, pick), "attention_mask": mask}
+
+
+OUTSIDE = Outside(picked, rotary_placed)
+
+
 CHROMA = Family(
     "Chroma",
     pipelines=("ChromaPipeline",),
     blocks=(
-        Blocks("double", "transformer_blocks"),
-        Blocks("single", "single_transformer_blocks", identity=joint_stream),
+        Blocks("double", "transformer_blocks", outside=OUTSIDE),
+        Blocks("single", "single_transformer_blocks", identity=joint_stream, outside=OUTSIDE),
     ),
     text=(512, 512),
     text_within="tokenizer",

@@ -26,6 +26,17 @@ def choose_attention(transformer: Any, backend: str) -> None:
         raise InputError(f"attention_backend={backend!r} cannot be used: {first_line(error)}") from error
 
 
+def attention_kernels(transformer: Any) -> set[str]:
+    """Return the names of the kernels that a transformer's attention is computed by."""
+    # Late: importing it asks which kernels are installed.
+    from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+
+    default = _AttentionBackendRegistry.get_active_backend()[0]
+    processors = [module.processor for module in transformer.modules() if hasattr(module, "processor")]
+    chosen = [getattr(processor, "_attention_backend", None) or default for processor in processors]
+    return {AttentionBackendName(name).value for name in chosen}
+
+
 def compile_blocks(transformer: Any, layers: Sequence[Layer], **settings: Any) -> None:
     """Compile the repeated blocks of a transformer, in place, with gates for what will be injected.
 

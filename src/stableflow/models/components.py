@@ -23,7 +23,7 @@ def load_pipeline(
     dtype: torch.dtype,
     offline: bool,
     revision: str | None,
-    quantiser: Any = None,
+    quantisers: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
     what: str = "",
 ) -> Any:
@@ -31,7 +31,8 @@ def load_pipeline(
 
     Args:
         index: The content of its model_index.json.
-        quantiser: diffusers' settings for the transformer's weights.
+        quantisers: Settings for weights, by the library of a part: "diffusers" is the transformer's, "transformers"
+            the text encoders'.
         given: Parts that are there already.
         what: What the pipeline is to the user, for messages.
 
@@ -45,7 +46,7 @@ def load_pipeline(
         part_class = _module_class(kind)
         if name in parts or part_class is None:
             continue
-        settings = common | ({"quantization_config": quantiser} if quantiser and name == "transformer" else {})
+        settings = common | _quantised(name, kind[0], quantisers or {})
         with load_errors(f"{location}", what=f"its part {name}" + (f", {what}" if what else "")):
             part, info = part_class.from_pretrained(
                 location, subfolder=name, dtype=dtype, output_loading_info=True, **settings
@@ -56,6 +57,12 @@ def load_pipeline(
         with quietly():  # the text encoders that its module imports tell of processors that nobody asked for
             pipeline_class = getattr(importlib.import_module("diffusers"), index["_class_name"])
         return pipeline_class.from_pretrained(location, dtype=dtype, **common, **parts)
+
+
+def _quantised(name: str, library: str, quantisers: Mapping[str, Any]) -> dict[str, Any]:
+    """What loading a part is told of its numbers; the autoencoder keeps its own."""
+    found = quantisers.get(library) if name.startswith(("transformer", "text_encoder")) else None
+    return {} if found is None else {"quantization_config": found}
 
 
 def check_index(index: Any, where: str) -> Mapping[str, Any]:

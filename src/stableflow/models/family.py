@@ -14,6 +14,7 @@ from stableflow.models.following import Reading
 from stableflow.models.guidance import Guided, guide
 from stableflow.models.hooks import AttentionObserver, Branch, Kind, Layer, Part, Projection, Stream, TokenLayout
 from stableflow.models.latents import PATCH, VAE, Autoencoder, default_side, joint_positions, pack, unpack
+from stableflow.models.outside import Outside, read_outside, text_first
 from stableflow.models.prompts import Reader
 from stableflow.models.times import TIMESTEPS, shifted_by_size
 from stableflow.models.watch import attention_of, projections_of, text_and_image, watch_text_first
@@ -35,6 +36,7 @@ class Blocks:
         projections: From (attentions, index of the layer, part) to where their keys or values leave, before QK norm.
         watch: Has an observer told of a joint attention's queries and keys; None where the family cannot tell yet.
         rotary: Whether attention turns keys and queries to their position; else positions are added to the tokens.
+        outside: How its attentions read image tokens that a pass leaves out; None where they cannot yet.
     """
 
     kind: Kind
@@ -44,14 +46,16 @@ class Blocks:
     projections: Callable[[Sequence[Any], int, Part], Sequence[Projection]] = projections_of
     watch: Callable[[Any, AttentionObserver], Callable[[], None]] | None = watch_text_first
     rotary: bool = True
+    outside: Outside | None = text_first
 
     def layers(self, transformer: nn.Module, first: int) -> Iterator[Layer]:
         """Yield the layers of this list, the first with index `first`."""
         for index, block in enumerate(getattr(transformer, self.where), first):
             attentions = self.attentions(block)
             watch = None if self.watch is None else partial(self.watch, attentions[0])
+            read = None if self.outside is None else partial(read_outside, attentions, self.outside)
             projections = partial(self.projections, attentions, index)
-            yield Layer(index, self.kind, block, projections, self.identity, watch, self.rotary)
+            yield Layer(index, self.kind, block, projections, self.identity, watch, self.rotary, read)
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,8 @@ class Family:
         vae: Between pictures and latents.
         text_tokens: Text length of a pass, from its tensors.
         sizes: Measures of a pipeline.
+        refines: Image tokens see one another before the first layer, so that all latents count even where only some
+            tokens are computed in the layers.
         call: Reads the pipeline's own calls of its transformer, one branch each; None where it cannot be told yet.
     """
 
@@ -170,6 +176,7 @@ class Family:
     vae: Autoencoder = VAE
     text_tokens: Callable[[Mapping[str, Tensor]], int] = text_length
     sizes: Callable[[Any], Sizes] = packed_sizes
+    refines: bool = False
     call: Reading | None = None
 
     def layout(self, rows: int, columns: int, text_tokens: int) -> TokenLayout:

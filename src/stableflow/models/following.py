@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stableflow.errors import InterventionError
-from stableflow.models.attachment import AttachmentStack
+from stableflow.models.attached import AttachmentStack
 from stableflow.models.hooks import TokenLayout
 from stableflow.models.times import TIMESTEPS
 

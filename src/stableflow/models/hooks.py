@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from stableflow.errors import InterventionError
@@ -14,6 +15,44 @@ Part = Literal["key", "value"]
 PARTS: tuple[Part, ...] = ("key", "value")
 Branch = Literal["conditional", "unconditional"]
 Stream = Literal["text", "image"]
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Image tokens of which a pass computes some and reads the keys and values of the others.
+
+    Args:
+        computed, left_out: Their places in the grid, row by row, rising; together all.
+    """
+
+    computed: Int[Tensor, " computed"]
+    left_out: Int[Tensor, " left_out"]
+
+    @property
+    def tokens(self) -> int:
+        """All image tokens of the grid."""
+        return len(self.computed) + len(self.left_out)
+
+    def keep(self, values: Tensor, dim: int, first: int) -> Tensor:
+        """Return a sequence without the tokens that are left out; its image tokens begin at `first` of `dim`."""
+        before, image, after = self._parts(values, dim, first)
+        return torch.cat([before, image.index_select(dim, self.computed), after], dim)
+
+    def leave(self, values: Tensor, dim: int, first: int) -> Tensor:
+        """Return a sequence's tokens that are left out, alone."""
+        return self._parts(values, dim, first)[1].index_select(dim, self.left_out)
+
+    def restore(self, values: Tensor, dim: int, first: int) -> Tensor:
+        """Undo `keep`, with 0 for the tokens that were left out."""
+        before, image, after = values.split(
+            [first, len(self.computed), values.shape[dim] - first - len(self.computed)], dim
+        )
+        shape = list(image.shape)
+        shape[dim] = self.tokens
+        return torch.cat([before, image.new_zeros(shape).index_copy(dim, self.computed, image), after], dim)
+
+    def _parts(self, values: Tensor, dim: int, first: int) -> tuple[Tensor, ...]:
+        return values.split([first, self.tokens, values.shape[dim] - first - self.tokens], dim)
 
 
 @dataclass(frozen=True)
@@ -26,6 +65,7 @@ class TokenLayout:
         image_start: For each kind of layer, the position of the first image token in what the layer's key and value
             projections see (a double layer projects its image stream alone).
         joint_start: For each stream, the position of its first token in the sequence that attention runs over.
+        division: Which image tokens the pass computes; None for all.
     """
 
     image_rows: int
@@ -33,10 +73,22 @@ class TokenLayout:
     text_tokens: int
     image_start: Mapping[Kind, int]
     joint_start: Mapping[Stream, int] = field(default_factory=dict)
+    division: Division | None = field(default=None, compare=False)
 
     @property
     def image_tokens(self) -> int:
-        return self.image_rows * self.image_columns
+        """Image tokens that the pass computes."""
+        return self.image_rows * self.image_columns if self.division is None else len(self.division.computed)
+
+    def computed(self, features: Float[Tensor, "rows grid_tokens dim"]) -> Float[Tensor, "rows image_tokens dim"]:
+        """Return the rows of those image tokens that the pass computes, from one for each of the grid."""
+        return features if self.division is None else self.division.keep(features, 1, 0)
+
+    def like_whole(self, features: Float[Tensor, "rows image_tokens dim"]) -> Float[Tensor, "rows grid_tokens dim"]:
+        """Return a tensor of the type, device and shape that features of every token would have, sharing memory."""
+        if self.division is None:
+            return features
+        return features[:, :1].expand(-1, self.division.tokens, -1)
 
     def image_span(self, kind: Kind) -> slice:
         """Return the positions of the image tokens in the projections of a layer of this kind."""
@@ -78,6 +130,26 @@ AttentionObserver = Callable[
 of what the kernel adds to their products: the mask of padded text, -inf where nothing may be read."""
 
 
+@dataclass(frozen=True, eq=False)
+class Supplied:
+    """What one attention reads of the image tokens that its pass leaves out.
+
+    Args:
+        division: Which these are.
+        first: Position of the first image token in the joint sequence.
+        keys, values: As they would leave their projections; one row, or one a row of the pass.
+    """
+
+    division: Division
+    first: int
+    keys: Float[Tensor, "batch left_out dim"]
+    values: Float[Tensor, "batch left_out dim"]
+
+
+Supplier = Callable[[int, Tensor], Supplied]
+"""Asked at each pass of an attention, with its number in the block and what it is called with: for type and device."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One block of the transformer.
@@ -95,6 +167,8 @@ class Layer:
             the family cannot tell.
         rotary: Whether keys and queries are turned to their position after they leave their projection (RoPE); else
             positions are within the features.
+        read: Has every attention of the block read keys and values of image tokens that its pass leaves out; returns
+            what takes it off again. None where the family cannot.
     """
 
     index: int
@@ -104,6 +178,7 @@ class Layer:
     identity: Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
     watch: Callable[[AttentionObserver], Callable[[], None]] | None = None
     rotary: bool = True
+    read: Callable[[Supplier], Callable[[], None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +256,24 @@ class CallHook:
     function: Callable[[Forward, Any, Callable[[], Any]], Any]
 
 
-Hook = ProjectionHook | BlockHook | AttentionHook | CallHook
+@dataclass(frozen=True)
+class OutsideHook:
+    """Has passes leave image tokens out; called with (forward, part, like) for the keys or values of these.
+
+    One for every layer: what one layer leaves out, no other can compute. Nothing else may be attached that would see
+    a part of the picture and not know it.
+
+    Args:
+        divide: Which tokens are computed, from the layout of a pass that has all and the device.
+        function: Returns them in the type and on the device of `like`.
+    """
+
+    layer: Layer
+    divide: Callable[[TokenLayout, torch.device], Division]
+    function: Callable[[Forward, Part, Tensor], Float[Tensor, "1 left_out dim"]]
+
+
+Hook = ProjectionHook | BlockHook | AttentionHook | CallHook | OutsideHook
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
+import warnings
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import hf_hub_download
 
 from stableflow.checks import check_choice, check_count, check_path
-from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError, unknown_name
+from stableflow.errors import InputError, LoadError, UnknownNameError, unknown_name
 from stableflow.models.base import FlowModel
 from stableflow.models.bundled import BUNDLED, bundled_model, bundled_path, present
 from stableflow.models.checkpoint import load_transformer
@@ -18,9 +18,12 @@ from stableflow.models.components import check_index, load_pipeline
 from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
 from stableflow.models.hub import without_hub
+from stableflow.models.known import KNOWN
+from stableflow.models.layer_sets import fetch_set, local_sets
 from stableflow.models.load_errors import load_errors
 from stableflow.models.lora import apply_lora, read_lora
-from stableflow.models.quantised import load_gguf, quantise_weights
+from stableflow.models.memory_plan import choose_plan, weighed
+from stableflow.models.quantised import load_gguf, quantise_weights, quantiser
 from stableflow.quiet import import_libraries
 from stableflow.reading import read_json
 
@@ -30,7 +33,6 @@ COMPONENTS = "the components (components=)"
 TRANSFORMER_FILES = (".safetensors", ".gguf")
 LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
-QUANTISED = ("int8", "fp8")
 
 
 def load(
@@ -45,14 +47,18 @@ def load(
     offline: bool = False,
     max_sequence_length: int | None = None,
     quantise: str | None = None,
+    quantise_text: str | None = None,
+    tiled: bool = False,
+    memory: str | None = None,
     attention_backend: str | None = None,
     compile: bool = False,
+    layer_sets: str | None = None,
 ) -> FlowModel:
     """Load a model.
 
     Args:
-        name: The bundled "tiny" or "small", a folder in diffusers' layout of any family that is supported, a single
-            FLUX.1 transformer file (.safetensors or .gguf), or a hub id such as "black-forest-labs/FLUX.1-dev".
+        name: The bundled "tiny" or "small", a name in `KNOWN` such as "flux-dev", a folder in diffusers' layout of any
+            family that is supported, a single FLUX.1 transformer file (.safetensors or .gguf), or a hub id.
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
@@ -61,10 +67,16 @@ def load(
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
-        quantise: Keep the transformer's weights in "int8" or "fp8", by torchao (extra `quantise`); GGUF files are.
+        quantise: Keep the transformer's weights in "int8" or "fp8" by torchao (extra `quantise`), or in "nf4" by
+            bitsandbytes (extra `nf4`); GGUF files are.
+        quantise_text: Likewise the text encoders'.
+        tiled: Encode and draw pictures tile by tile.
+        memory: Choose the four above to fit a card: "24g", "16g" and so on (`BUDGETS`), or "auto" for what is free.
         attention_backend: A kernel by diffusers' name, such as "native" or "sage"; it becomes the process's default.
         compile: Compile the transformer's blocks with torch.compile; the first passes take minutes. Injection is
             compiled in; blocks in which something else is done or watched run uncompiled meanwhile.
+        layer_sets: A hub repository that is asked for the vital layers of this checkpoint, by its hash, where they are
+            neither shipped nor in a local folder; see `stableflow vital push` and `pull`.
 
     Raises:
         InputError: The attention backend is unknown or cannot run here, or this family's blocks cannot be compiled.
@@ -74,32 +86,76 @@ def load(
     import_libraries()
     device = choose_device(device)
     dtype = choose_dtype(dtype, device)
+    if memory is not None:
+        chosen = (offload != "none", quantise, quantise_text, tiled)
+        offload, quantise, quantise_text, tiled = planned(name, memory, device, taken=any(chosen))
     _check_offload(offload, device)
     if max_sequence_length is not None:
         check_count("max_sequence_length", max_sequence_length, 1, LONGEST_TEXT)
     location = _locate(name)
-    quantiser = None if quantise is None else _quantiser(quantise)
+    wanted = {"diffusers": quantise, "transformers": quantise_text}
+    quantisers = {library: quantiser(kind, library, dtype) for library, kind in wanted.items() if kind is not None}
     single = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
     offline = without_hub(offline, location, lora, components if single else None)
     update = None if lora is None else read_lora(lora, offline=offline)
     if isinstance(location, Path) and single:
-        pipeline = _from_transformer_file(location, str(components), dtype, offline, quantiser)
+        pipeline = _from_transformer_file(location, str(components), dtype, offline, quantisers)
     else:
-        pipeline = _from_folder(location, revision, dtype, offline, quantiser)
+        pipeline = _from_folder(location, revision, dtype, offline, quantisers)
     if update is not None:
         apply_lora(pipeline, update)
     _place(pipeline, device, offload, attention_backend)
+    if tiled:
+        pipeline.vae.enable_tiling()
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
     model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
     if compile:
         compile_blocks(pipeline.transformer, model.layers)
+    if layer_sets is not None:
+        _find_layer_set(layer_sets, model.checkpoint_hash(), offline)
     return model
+
+
+def _find_layer_set(repository: str, checkpoint: str, offline: bool) -> None:
+    """Have the layer set of a checkpoint in a local folder, where presets are looked for; warns where there is none."""
+    if any(file.stem == checkpoint for file in local_sets()):
+        return
+    if fetch_set(repository, checkpoint, offline=offline) is None:
+        warnings.warn(
+            f"{repository} has no layers of this checkpoint ({checkpoint}). Measure them with `stableflow vital`, and "
+            "share them with `stableflow vital push`.",
+            stacklevel=3,
+        )
+
+
+def planned(
+    name: str | Path, memory: str, device: str, *, taken: bool = False
+) -> tuple[str, str | None, str | None, bool]:
+    """Return offload, quantise, quantise_text and tiled, so chosen that the model fits a card.
+
+    Args:
+        taken: Whether one of them was chosen by hand.
+
+    Raises:
+        InputError: One was, the run is on the CPU, or nothing fits.
+    """
+    if taken:
+        raise InputError(
+            "memory chooses offload, quantise, quantise_text and tiled by itself; give it alone, or give those."
+        )
+    if torch.device(device).type == "cpu":
+        raise InputError(f"memory={memory!r} plans for an accelerator; this run is on the CPU. Leave it out.")
+    plan = choose_plan(weighed(name), memory, torch.device(device))
+    transformer, text = (None if numbers == "bf16" else numbers for numbers in (plan.transformer, plan.text))
+    return plan.offload, transformer, text, plan.tiled
 
 
 def _locate(name: str | Path) -> Path | str:
     """Return a path that exists, or a hub id."""
     if str(name) in BUNDLED:
         return bundled_model(str(name))
+    if str(name) in KNOWN:
+        return KNOWN[str(name)].repository
     path = check_path("model", name)
     if path.exists():
         return _checked_path(path)
@@ -107,7 +163,7 @@ def _locate(name: str | Path) -> Path | str:
     if isinstance(name, Path) or path.suffix in TRANSFORMER_FILES or text.startswith((".", "/", "~")):
         raise LoadError(f"There is no model at {name}: no such file or folder. Check the path.")
     if text.count("/") != 1:
-        raise unknown_name("model", text, [*present(), "<folder>", "<organisation>/<repository> on the hub"])
+        raise unknown_name("model", text, [*present(), *KNOWN, "<folder>", "<organisation>/<repository> on the hub"])
     return text
 
 
@@ -122,18 +178,9 @@ def _checked_path(path: Path) -> Path:
     return path
 
 
-def _quantiser(kind: str) -> Any:
-    """Return diffusers' settings for weights of this kind."""
-    check_choice("kind of quantised weights", kind, QUANTISED)
-    if find_spec("torchao") is None:
-        raise MissingExtraError("Quantised weights need torchao: pip install 'stableflow[quantise]'.")
-    from diffusers import TorchAoConfig
-    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
-
-    return TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
-
-
-def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
+def _from_folder(
+    location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantisers: Mapping[str, Any]
+) -> Any:
     with load_errors(str(location)):
         index = _model_index(location, revision, offline)
     if index["_class_name"] not in FAMILIES:
@@ -141,7 +188,7 @@ def _from_folder(location: Path | str, revision: str | None, dtype: torch.dtype,
             f"{location} is a {index['_class_name']:.60}, which no family of this version reads. Supported pipelines: "
             f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
-    return load_pipeline(str(location), index, dtype=dtype, offline=offline, revision=revision, quantiser=quantiser)
+    return load_pipeline(str(location), index, dtype=dtype, offline=offline, revision=revision, quantisers=quantisers)
 
 
 def _model_index(location: Path | str, revision: str | None, offline: bool) -> Mapping[str, Any]:
@@ -156,8 +203,10 @@ def _model_index(location: Path | str, revision: str | None, offline: bool) -> M
     return check_index(content, str(location))
 
 
-def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offline: bool, quantiser: Any) -> Any:
-    if path.suffix == ".gguf" and quantiser is not None:
+def _from_transformer_file(
+    path: Path, components: str, dtype: torch.dtype, offline: bool, quantisers: Mapping[str, Any]
+) -> Any:
+    if path.suffix == ".gguf" and "diffusers" in quantisers:
         raise InputError(f"{path.name} is quantised already; leave quantise out.")
     from diffusers import FluxTransformer2DModel
 
@@ -171,10 +220,12 @@ def _from_transformer_file(path: Path, components: str, dtype: torch.dtype, offl
     else:
         with load_errors(str(path)):
             transformer = load_transformer(path, FluxTransformer2DModel, config, dtype, components=components)
-    if quantiser is not None:
-        quantise_weights(transformer, quantiser)
-    given = {"transformer": transformer}
-    return load_pipeline(components, index, dtype=dtype, offline=offline, revision=None, given=given, what=COMPONENTS)
+    if "diffusers" in quantisers:
+        quantise_weights(transformer, quantisers["diffusers"])
+    return load_pipeline(
+        components, index, dtype=dtype, offline=offline, revision=None, quantisers=quantisers,
+        given={"transformer": transformer}, what=COMPONENTS,
+    )  # fmt: skip
 
 
 def _components_location(components: str) -> str:

@@ -1,7 +1,7 @@
 """The one class over a diffusers pipeline: a velocity field, read from the pipeline as its family declares."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stableflow.errors import InterventionError
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.attachment import AttachmentStack
+from stableflow.models.attached import AttachmentStack
 from stableflow.models.base import Conditioning, Guidance, Word
 from stableflow.models.checks import (
     check_multiple,
@@ -20,10 +20,12 @@ from stableflow.models.checks import (
     check_side,
     checked_text_length,
 )
+from stableflow.models.compilation import attention_kernels
 from stableflow.models.family import Family, Pass, Sizes
 from stableflow.models.following import Call, following
 from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
+from stableflow.models.outside import READ_BY, thinned
 from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
 from stableflow.models.times import TIMESTEPS
 from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
@@ -158,6 +160,17 @@ class DiffusersModel:
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         return self._attachments.attach(*interventions)
 
+    def why_whole(self, *, states_on_path: bool = True) -> str | None:
+        family = self.family
+        if any(blocks.outside is None for blocks in family.blocks):
+            return f"{family.name} does not say how its attention reads tokens that are not computed"
+        if family.refines and not states_on_path:
+            return f"image tokens of {family.name} meet before the first layer, off the source's path with this solver"
+        if self._attachments.busy:
+            return "something else is attached to the model, which would see a part of the picture"
+        others = attention_kernels(self.pipeline.transformer) - READ_BY
+        return f"attention is computed by {sorted(others)[0]!r}, which takes no more keys" if others else None
+
     def following(self, times: Sequence[float] = ()) -> AbstractContextManager[None]:
         """Open a block in which what is attached acts on the pipeline's own calls of its transformer as well.
 
@@ -195,7 +208,11 @@ class DiffusersModel:
         timestep = (torch.tensor(t, dtype=torch.float32, device=device) * TIMESTEPS).expand(batch * len(branches))
         stacked = latents.to(device, self.dtype).repeat(len(branches), 1, 1, 1)
         inputs = family.inputs(Pass(stacked, timestep, guidance, layout, tensors))
-        with self._attachments.forward(t, layout, batch, branches=branches), _cache_context(transformer, branches):
+        layout = self._attachments.divided(layout, device)
+        with ExitStack() as stack:
+            stack.enter_context(self._attachments.forward(t, layout, batch, branches=branches))
+            stack.enter_context(_cache_context(transformer, branches))
+            stack.enter_context(thinned(self.layers, layout) if layout.division else nullcontext())
             output = transformer(**inputs, return_dict=False)[0]
         return dict(zip(branches, family.unpack(output, layout.image_rows).chunk(len(branches))))
 

@@ -1,11 +1,13 @@
-"""Transformers of quantised weights: GGUF files, and torchao's on weights that are loaded."""
+"""Quantised weights: GGUF files, and what diffusers and transformers are told to do while they load."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stableflow.checks import check_choice
 from stableflow.errors import MissingExtraError
 from stableflow.models.checkpoint import bare, check_weights, placed_names
 from stableflow.models.load_errors import load_errors
@@ -42,6 +44,35 @@ def load_gguf(path: Path, kind: Any, config: Any, dtype: torch.dtype, *, compone
             local_files_only=offline,
             quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
         )
+
+
+KINDS = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}
+"""Kinds of weights by the library that makes them."""
+
+
+def quantiser(kind: str, library: str, dtype: torch.dtype) -> Any:
+    """Return the settings for weights of this kind.
+
+    Args:
+        kind: Of `KINDS`.
+        library: "diffusers", or "transformers" for text encoders.
+        dtype: That passes compute in.
+
+    Raises:
+        UnknownNameError: There is no such kind.
+        MissingExtraError: What makes them is not installed.
+    """
+    check_choice("kind of quantised weights", kind, KINDS)
+    needed = KINDS[kind]
+    if find_spec(needed) is None:
+        extra = "quantise" if needed == "torchao" else "nf4"
+        raise MissingExtraError(f"Weights in {kind} need {needed}: pip install 'stableflow[{extra}]'.")
+    settings = import_module(library)
+    if kind == "nf4":
+        return settings.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
+
+    return settings.TorchAoConfig(Int8WeightOnlyConfig() if kind == "int8" else Float8WeightOnlyConfig())
 
 
 def quantise_weights(transformer: Any, quantiser: Any) -> None:

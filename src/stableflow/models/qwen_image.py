@@ -15,6 +15,7 @@ from stableflow.models.family import Blocks, Family, Pass
 from stableflow.models.guidance import UNGUIDED, classifier_free, guide
 from stableflow.models.hooks import AttentionObserver
 from stableflow.models.latents import PATCH, Autoencoder, pack, unpack
+from stableflow.models.outside import Outside, Pick
 from stableflow.models.prompts import Reader
 from stableflow.models.watch import watch_streams
 from stableflow.types import Images, Latents
@@ -80,6 +81,18 @@ def watch(attention: Any, observer: AttentionObserver) -> Callable[[], None]:
     return watch_streams(attention, observer, streams=["text", "image"], join=join, mask=mask)
 
 
+def picked(kwargs: Mapping[str, Any], pick: Pick) -> Mapping[str, Any]:
+    image, text = kwargs["image_rotary_emb"]
+    return {**kwargs, "image_rotary_emb": (pick(image, first=0), text)}
+
+
+def placed(attention: Any, keys: Tensor, kwargs: Mapping[str, Any]) -> Any:
+    # Late: the transformer's module is needed for passes of a region alone.
+    from diffusers.models.transformers.transformer_qwenimage import apply_rotary_emb_qwen
+
+    return apply_rotary_emb_qwen(attention.norm_k(keys), kwargs["image_rotary_emb"][0], use_real=False)
+
+
 def encode_image(vae: Any, pictures: Images) -> Latents:
     mean, inverse_std = _statistics(vae, pictures.device)
     return (vae.encode(pictures[:, :, None]).latent_dist.mode()[:, :, 0].float() - mean) * inverse_std
@@ -100,7 +113,7 @@ def _statistics(vae: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 QWEN_IMAGE = Family(
     "Qwen-Image",
     pipelines=("QwenImagePipeline",),
-    blocks=(Blocks("double", "transformer_blocks", watch=watch),),
+    blocks=(Blocks("double", "transformer_blocks", watch=watch, outside=Outside(picked, placed)),),
     text=(512, 1024),
     guidance=classifier_free(4.0),
     combine=combine,

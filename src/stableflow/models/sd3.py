@@ -14,6 +14,7 @@ from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.family import Blocks, Family, Pass, Sizes
 from stableflow.models.guidance import classifier_free
 from stableflow.models.hooks import AttentionObserver
+from stableflow.models.outside import Outside
 from stableflow.models.prompts import Reader
 from stableflow.models.times import flow_times, shift_for
 from stableflow.models.watch import watch_streams
@@ -64,6 +65,11 @@ def _tokens_first(features: Tensor, heads: int) -> Tensor:
     return rearrange(features, "batch tokens (heads head_dim) -> batch tokens heads head_dim", heads=heads)
 
 
+def placed(attention: Any, keys: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
+    """SD3.5's QK norm; SD3 has none."""
+    return keys if attention.norm_k is None else attention.norm_k(keys)
+
+
 def times(scheduler: Any, num_steps: int, image_tokens: int) -> TimeGrid:
     by_size = scheduler.config.get("use_dynamic_shifting", False)
     return flow_times(scheduler, num_steps, mu=shift_for(scheduler, image_tokens, MAX_SHIFT) if by_size else None)
@@ -84,7 +90,16 @@ def sizes(pipeline: Any) -> Sizes:
 SD3 = Family(
     "SD3",
     pipelines=("StableDiffusion3Pipeline",),
-    blocks=(Blocks("double", "transformer_blocks", attentions=attentions, watch=watch, rotary=False),),
+    blocks=(
+        Blocks(
+            "double",
+            "transformer_blocks",
+            attentions=attentions,
+            watch=watch,
+            rotary=False,
+            outside=Outside(lambda kwargs, pick: kwargs, placed),
+        ),
+    ),
     order=("image", "text"),
     text=(256, 512),
     guidance=classifier_free(7.0),

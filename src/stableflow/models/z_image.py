@@ -19,6 +19,7 @@ from stableflow.flow.time_grid import TimeGrid
 from stableflow.models.family import Blocks, Family, Pass, Sizes
 from stableflow.models.guidance import UNGUIDED, classifier_free
 from stableflow.models.latents import PATCH, default_side
+from stableflow.models.outside import Outside, Pick
 from stableflow.models.prompts import Reader
 from stableflow.models.times import TIMESTEPS, flow_times, shift_for
 from stableflow.types import Latents
@@ -98,10 +99,36 @@ def identity(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     return args[0]
 
 
+def picked(kwargs: Mapping[str, Any], pick: Pick) -> Mapping[str, Any]:
+    """Positions and mask of every row, since captions keep their length."""
+    mask = kwargs["attention_mask"]
+    return {
+        **kwargs,
+        "freqs_cis": pick(kwargs["freqs_cis"], dim=1),
+        "attention_mask": None if mask is None else pick(mask, dim=1),
+    }
+
+
+def placed(attention: Any, keys: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
+    """QK norm, if there is one, and the rotation as its own attention writes it: of pairs, as complex numbers."""
+    keys = keys if attention.norm_k is None else attention.norm_k(keys)
+    pairs = torch.view_as_complex(keys.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * kwargs["freqs_cis"][:, :, None]).flatten(3).type_as(keys)
+
+
+LAYERS = Blocks(
+    "single",
+    "layers",
+    identity,
+    attentions=lambda block: [block.attention],
+    watch=None,
+    outside=Outside(picked, placed),
+)
+
 Z_IMAGE = Family(
     "Z-Image",
     pipelines=("ZImagePipeline",),
-    blocks=(Blocks("single", "layers", identity, attentions=lambda block: [block.attention], watch=None),),
+    blocks=(LAYERS,),
     order=("image",),  # padded to a multiple of 32 before the text, which nobody asks for yet
     text=(512, 512),
     guidance=classifier_free(6.0),
@@ -114,4 +141,5 @@ Z_IMAGE = Family(
     times=times,
     text_tokens=text_tokens,
     sizes=sizes,
+    refines=True,
 )

@@ -1,4 +1,4 @@
-"""A sheet of pictures: a case a line, its source, every way's edit, and the truth."""
+"""A sheet of pictures: a case a line, its source, every way's edit (the last of several), and the truth."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,9 +30,9 @@ def write_sheet(
             continue
         first, pictures = found[0], path.parent / "pictures"
         cells.append((pictures / first["pictures"]["source"], first["prompt"]))
-        cells += [(pictures / made[way]["pictures"]["edits"][0], way) for way in ways]
+        cells += [(pictures / made[way]["pictures"]["edits"][-1], way) for way in ways]
         if "target" in first["pictures"]:
-            cells.append((pictures / first["pictures"]["target"], "truth: " + first["edits"][0]))
+            cells.append((pictures / first["pictures"]["target"], "truth: " + first["edits"][-1]))
     if not cells:
         return None
     columns = len(ways) + 1 + ("target" in shown[0]["pictures"])

@@ -22,6 +22,10 @@ SECOND = 0.62  # scale of the second figure
 
 def subject_place(scene: Scene) -> tuple[float, float, float]:
     """Return where the subject stands, x and the height of its feet, and its scale."""
+    return _usual_place(scene) if scene.stands is None else scene.stands
+
+
+def _usual_place(scene: Scene) -> tuple[float, float, float]:
     larger = 1 - abs(2 * scene.scale - 1)  # the circle [0, 1) without a jump
     if scene.size == "far":
         away, feet, scale = (0.08, 0.25), FAR_FEET, 0.52 + 0.1 * larger
@@ -37,6 +41,8 @@ def draw_subject(canvas: Canvas, scene: Scene) -> None:
     """Draw the animal with its shadow and hat."""
     x, feet, scale = subject_place(scene)
     height = 0.028 if scene.size == "usual" else 0.024 * scale
+    if scene.stands is not None:
+        height *= scale / _usual_place(scene)[2]
     canvas.ellipse(x, feet, 0.18 * scale, height, SHADOW)
     draw_animal(canvas, scene)
 

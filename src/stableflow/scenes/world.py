@@ -63,7 +63,8 @@ HELD_OUT = 16  # one combination of subject, colour and place in so many is neve
 class Scene:
     """A picture as values; `seed` feeds one random stream for each part of the picture.
 
-    Every value is explicit, so changing one leaves all others, and all other random draws, as they were.
+    Every value is explicit, so changing one leaves all others, and all other random draws, as they were. `stands` puts
+    the subject where no value would: x, the height of its feet, both of the picture's side, and its scale.
     """
 
     subject: str
@@ -89,6 +90,7 @@ class Scene:
     position: str = "middle"
     size: str = "usual"
     second: str = "none"
+    stands: tuple[float, float, float] | None = None
 
 
 def attributes(layers: int = 2) -> Mapping[str, tuple[str, ...]]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 
 from stableflow.checks import check_count
-from stableflow.errors import InputError
+from stableflow.errors import InputError, unknown_name
 from stableflow.models.base import FlowModel
+from stableflow.models.layer_sets import local_sets
 from stableflow.reading import parse_json, short
 
 VITAL, ALL = "vital", "all"
@@ -30,6 +31,7 @@ class Preset:
         choice: The rule that the set follows.
         prompts: The prompt set to measure it on.
         vitality: Measured by the exact protocol, by similarity.
+        tasks: Layers that suit one task, by its name, where others do better there.
         encoder: Of the similarity to measure it by: a folder, a hub id, or a bundled encoder.
     """
 
@@ -43,6 +45,7 @@ class Preset:
     prompts: str = "diverse"
     encoder: str = DEFAULT_ENCODER
     vitality: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    tasks: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class VitalSet(tuple[int, ...]):
@@ -52,6 +55,8 @@ class VitalSet(tuple[int, ...]):
 def resolve_layers(model: FlowModel, layers: str | Sequence[int], name: str = "layers") -> tuple[int, ...]:
     """Return layer indices, sorted; "vital" asks for the preset of this very checkpoint, "all" for every layer.
 
+    "vital:TASK" asks for the preset's layers of a task, such as one that was shared with it.
+
     Raises:
         InputError: An index is out of range or repeated, or there is no preset; says what to do.
     """
@@ -59,6 +64,8 @@ def resolve_layers(model: FlowModel, layers: str | Sequence[int], name: str = "l
         return layers
     if isinstance(layers, str) and layers == VITAL:
         return VitalSet(find_preset(model).layers)
+    if isinstance(layers, str) and layers.startswith(f"{VITAL}:"):
+        return VitalSet(_of_task(model, layers.removeprefix(f"{VITAL}:")))
     if isinstance(layers, str) and layers == ALL:
         return tuple(range(len(model.layers)))
     no_list = isinstance(layers, (str, bytes, Mapping, set)) or not isinstance(layers, Iterable)
@@ -75,6 +82,13 @@ def resolve_layers(model: FlowModel, layers: str | Sequence[int], name: str = "l
     if len(set(layers)) != len(layers):
         raise InputError(f"{name} must not repeat, got {short(list(layers))}.")
     return tuple(sorted(layers))
+
+
+def _of_task(model: FlowModel, task: str) -> tuple[int, ...]:
+    tasks = find_preset(model).tasks
+    if task not in tasks:
+        raise unknown_name(f"task with layers of its own for {model.name}", task, tasks)
+    return tasks[task]
 
 
 def find_preset(model: FlowModel) -> Preset:
@@ -97,11 +111,22 @@ def find_preset(model: FlowModel) -> Preset:
 
 
 def known_preset(model: FlowModel) -> Preset | None:
-    """Return the preset of this checkpoint, else the one of its name, else None."""
+    """Return the preset of this checkpoint, else the one of its name, else None; shipped ones before local files."""
     digest, presets = model.checkpoint_hash(), all_presets()
-    measured = [preset for preset in presets if preset.checkpoint == digest]
+    measured = [preset for preset in presets if preset.checkpoint == digest] or local_preset(digest)
     named = [preset for preset in presets if model.name in preset.names and preset.num_layers == len(model.layers)]
     return next(iter(measured + named), None)
+
+
+def local_preset(checkpoint: str) -> list[Preset]:
+    """Return the layer set of a checkpoint in local folders, if one is there: see `stableflow vital pull`.
+
+    Raises:
+        LoadError: The file is no layer set.
+    """
+    from stableflow.vital.sharing import read_set
+
+    return [read_set(file) for file in local_sets() if file.stem == checkpoint][:1]
 
 
 def all_presets() -> list[Preset]:
@@ -124,6 +149,7 @@ def _read(text: str, name: str) -> Preset:
         prompts=entry.get("prompts", "diverse"),
         encoder=entry.get("encoder", DEFAULT_ENCODER),
         vitality=entry.get("vitality", {}),
+        tasks={task: tuple(layers) for task, layers in entry.get("tasks", {}).items()},
     )
 
 

@@ -17,7 +17,7 @@ async function compare() {
   const lacks = form.missing() ?? (editors.length ? null : "Choose at least one method.");
   if (lacks) return say(lacks);
   const ask = { ...form.editAsk(), editors };
-  for (const name of ["strengths", "seeds", "set"]) delete ask[name];
+  for (const name of ["strengths", "seeds", "set", "task", "move"]) delete ask[name];
   ask.to = ask.to.slice(0, 1);
   if (form.state.origin === "draw") ask.seed = form.seed();
   $("compare").disabled = true;

@@ -22,6 +22,7 @@ async function during(work) {
   $("cancel").hidden = false;
   $("cancel").textContent = "Cancel";
   stage.clearMessages();
+  if (matchMedia("(max-width: 900px)").matches) scrollTo({ top: 0, behavior: "smooth" }); // the picture stands there
   try {
     return await work(running.signal);
   } catch (error) {
@@ -96,6 +97,7 @@ async function draw(where) {
     if ((await needSource(signal)) === false) return;
     mask.fitMask();
     mask.setTool(where === "box" ? "box" : "brush");
+    if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves.");
     if (where !== "word") return stage.note(where === "box" ? "Draw a box over the part that may change." : "Paint over the part that may change.");
     const ask = { ...form.sourceAsk(), where: `word:${form.state.word}` };
     const found = await run("api/jobs/where", ask, { told: stage.showBusy, signal });
@@ -121,6 +123,7 @@ export async function take(blob) {
     } else {
       form.setOrigin("own");
       form.setPicture({ id: got.id, url });
+      form.forgetWords();
       await stage.showSource(url, "Your picture. Say what it shows, then what should be different.", `${got.width} × ${got.height} pixels`);
       for (const text of got.restored?.notes ?? []) stage.note(text);
       $("prompt").focus();
@@ -200,6 +203,7 @@ export function setUpEdit() {
   $("form").addEventListener("submit", (event) => { event.preventDefault(); edit(); });
   $("cancel").addEventListener("click", () => { $("cancel").textContent = "Stopping…"; running?.abort(); });
   $("draw").addEventListener("click", () => during(needSource));
+  $("dice").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 1e6); during(needSource); });
   for (const input of document.querySelectorAll("[name=origin]")) input.addEventListener("change", () => form.setOrigin(input.value));
   for (const input of document.querySelectorAll("[name=where]")) input.addEventListener("change", () => place(input.value));
   $("word-chips").addEventListener("click", (event) => {

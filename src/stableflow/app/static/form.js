@@ -1,12 +1,12 @@
 // The form: what is asked for, as the server takes it, and back.
 import { $, bare, make, showDifference, wordsOf } from "./dom.js";
 
-export const state = { origin: "draw", picture: null, where: "everywhere", word: null, restored: {} };
+export const state = { origin: "draw", picture: null, where: "everywhere", word: null, task: "free", restored: {} };
 let known = null;
 let followed = true; // the first change follows the description until somebody writes in it
 
 const GRID = { strengths: [0.25, 0.5, 0.75, 1] };
-const SHOWN = ["prompt", "picture", "seed", "seeds", "to", "editor", "strength", "strengths", "where", "mask", "preset", "steps"];
+const SHOWN = ["prompt", "picture", "seed", "seeds", "to", "editor", "strength", "strengths", "where", "mask", "preset", "steps", "task", "move"];
 
 export const wishes = () => [...document.querySelectorAll(".wish")];
 
@@ -26,6 +26,8 @@ export function sourceAsk() {
 
 export function editAsk() {
   const ask = sourceAsk();
+  if (state.task === "move") return moveAsk(ask);
+  if (state.task !== "free") { ask.task = state.task; delete ask.editor; delete ask.set; }
   ask.to = wishes().map((field) => field.value.trim()).filter(Boolean);
   if ($("strength").dataset.usual !== "true") ask.strength = $("strength").value / 100;
   if ($("grid").value === "strengths") { ask.strengths = GRID.strengths; delete ask.strength; }
@@ -36,10 +38,54 @@ export function editAsk() {
   return ask;
 }
 
+const whole = (id, usual) => Number.parseFloat($(id).value) || usual;
+
+function moveAsk(ask) {
+  const move = { dx: whole("move-x", 0), dy: whole("move-y", 0), scale: whole("move-size", 100) / 100, copy: $("move-copy").checked };
+  const moving = { ...ask, to: [ask.prompt], move };
+  for (const name of ["editor", "set"]) delete moving[name];
+  return moving;
+}
+
+const HINTS = {
+  background: "What the picture shows stays. Change the words of what is behind it.",
+  remove: "Leave the thing's words out, such as “with a ball”. Its place is found and drawn anew.",
+  add: "Add the words of the new thing.",
+  style: "Change or add the words of the style.",
+  move: "Say below what moves, and here by how many pixels. The words stay.",
+};
+const NAMES = { background: "Behind", remove: "Remove", add: "Add", style: "Style", move: "Move" };
+
+export function fillTasks(tasks) {
+  for (const { name } of [...tasks, { name: "move" }])
+    $("tasks").append(make("label", { title: HINTS[name] ?? "" }, make("input", { type: "radio", name: "task", value: name }), make("span", { text: NAMES[name] ?? name })));
+  $("tasks").addEventListener("change", (event) => setTask(event.target.value));
+}
+
+export function setTask(task) {
+  state.task = task;
+  for (const input of document.querySelectorAll("[name=task]")) input.checked = input.value === task;
+  $("task-hint").hidden = task === "free";
+  $("task-hint").textContent = HINTS[task] ?? "";
+  $("move-fields").hidden = task !== "move";
+  $("dial").hidden = task === "move";
+  $("wishes").hidden = $("diff").hidden = $("more-wishes").hidden = task === "move";
+  $("where-found").textContent = ["background", "remove"].includes(task) ? "Found" : "Everywhere";
+}
+
+// A new picture of somebody's own: what it shows is not known yet.
+export function forgetWords() {
+  $("prompt").value = "";
+  state.restored = {};
+  setWishes([]);
+  showWords();
+}
+
 // Says what is missing, in words; null where nothing is.
 export function missing() {
   if (state.origin === "own" && !state.picture) return "Choose a picture first, or let one be drawn.";
   if (!$("prompt").value.trim()) return "Say in a few words what the picture shows; the change starts from there.";
+  if (state.task === "move") return state.where === "everywhere" ? "Say under 3 what moves: a thing, or mark it in the picture." : null;
   if (!editAsk().to.length) return "Describe the picture you want.";
   if (editAsk().to.every((text) => text === $("prompt").value.trim())) return "Both descriptions are the same. Change some words of the second one.";
   return null;
@@ -74,6 +120,11 @@ export function fillIn(ask, { picture = null } = {}) {
   setOrigin(ask.picture || picture ? "own" : "draw");
   setPicture(picture);
   $("seed").value = ask.seed ?? ask.seeds?.[0] ?? 1;
+  setTask(ask.move ? "move" : ask.task ?? "free");
+  $("move-x").value = ask.move?.dx ?? 0;
+  $("move-y").value = ask.move?.dy ?? 0;
+  $("move-size").value = Math.round((ask.move?.scale ?? 1) * 100);
+  $("move-copy").checked = Boolean(ask.move?.copy);
   setWishes(ask.to ?? []);
   setStrength(ask.strength);
   $("grid").value = ask.strengths?.length ? "strengths" : ask.seeds?.length ? "seeds" : "";
@@ -146,7 +197,6 @@ export function setUpForm() {
     showDifferences();
   });
   $("more-wishes").addEventListener("click", () => addWish().focus());
-  $("dice").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 1e6); });
   $("strength").addEventListener("input", () => setStrength($("strength").value / 100));
   $("strength-reset").addEventListener("click", () => setStrength(null));
   showDifferences();

@@ -3,7 +3,7 @@ import { call } from "./api.js";
 import { fillMethods, setUpCompare } from "./compare.js";
 import { $, make } from "./dom.js";
 import { setUpEdit, showExamples } from "./edit.js";
-import { setUpForm, setVocabulary } from "./form.js";
+import { fillTasks, setUpForm, setVocabulary } from "./form.js";
 import { setUpGifts } from "./gifts.js";
 import { showHistory } from "./history.js";
 import { setUpMask } from "./mask.js";
@@ -35,6 +35,7 @@ async function learn() {
   $("editor").addEventListener("change", tell);
   tell();
   fillMethods(about.editors);
+  fillTasks(about.tasks);
   setChart(about);
   setVocabulary(about.words);
   showExamples(about.model === "tiny");

@@ -75,7 +75,7 @@ async function ask(share) {
   const { naturalWidth: width, naturalHeight: height } = document.querySelector("#why-pair img"); // the source's own pixels
   const point = [Math.min(width - 1, Math.floor(share[0] * width)), Math.min(height - 1, Math.floor(share[1] * height))];
   const wanted = { ...form.editAsk(), to: [current().result.prompt], point, editor: "stable-flow" };
-  for (const name of ["seeds", "strengths", "strength", "set", "where", "mask"]) delete wanted[name];
+  for (const name of ["seeds", "strengths", "strength", "set", "where", "mask", "task", "move"]) delete wanted[name];
   if (current().result.run.seed !== null) wanted.seed = current().result.run.seed;
   try {
     const found = await run("api/jobs/why", wanted, { told: (job) => say(newsOf(job)) });

@@ -17,6 +17,7 @@ from stableflow.benchmarks.perf.accelerator import describe_device, measure_on
 from stableflow.benchmarks.perf.loss import preset_loss
 from stableflow.benchmarks.perf.measure import engine_overhead, growth, of_drawn, of_real, store_bytes
 from stableflow.benchmarks.perf.random_flux import SHAPES, random_flux
+from stableflow.benchmarks.perf.regions import of_regions
 from stableflow.benchmarks.perf.table import tables, write_between
 from stableflow.benchmarks.scene_edits import scene_edits
 from stableflow.editing.methods.stable_flow import StableFlow
@@ -60,7 +61,13 @@ def measure_here(*, rounds: int, cases: int) -> dict[str, Any]:
         of_drawn(StableFlow(mid, layers=MID_LAYERS), num_steps=15, rounds=rounds),
         of_real(mid, MID_LAYERS, large, rounds=1),
     )
-    return found
+    return found | measure_regions(rounds=rounds)
+
+
+def measure_regions(*, rounds: int) -> dict[str, Any]:
+    """Measure edits of regions of several sizes in the mid-size model, and say where."""
+    log.info("regions, mid-size model")
+    return {"regions": {"device": describe_device(torch.device("cpu")), **of_regions(num_steps=8, rounds=rounds)}}
 
 
 def _ratios(*measured: tuple[list[Any], bool]) -> dict[str, Any]:
@@ -77,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", type=int, default=33, help="behind the presets' loss")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of perf.json and concepts/speed.md")
+    parser.add_argument("--regions", action="store_true", help="measure edits of regions alone, and keep the rest")
     parser.add_argument("--out", type=Path, help="with --device: write the figures here")
     arguments = parser.parse_args()
     if arguments.device is not None:
@@ -87,8 +95,12 @@ def main() -> None:
             write_text_atomic(arguments.out, text + "\n")
         return
     torch.set_num_threads(1)
-    found = measure_here(rounds=arguments.rounds, cases=arguments.cases)
-    write_text_atomic(arguments.docs / "perf.json", json.dumps(found, indent=1) + "\n")
+    kept = arguments.docs / "perf.json"
+    if arguments.regions:
+        found = json.loads(kept.read_text(encoding="utf-8")) | measure_regions(rounds=arguments.rounds)
+    else:
+        found = measure_here(rounds=arguments.rounds, cases=arguments.cases)
+    write_text_atomic(kept, json.dumps(found, indent=1) + "\n")
     write_between(arguments.docs / "concepts" / "speed.md", tables(found))
     log.info("\n%s", tables(found))
 

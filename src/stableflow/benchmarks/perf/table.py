@@ -14,7 +14,8 @@ MODELS = {"tiny": "bundled", "mid": "mid-size"}
 
 def tables(found: Mapping[str, Any]) -> str:
     """Return the tables of one run of `measure_here`."""
-    parts = [_ratios(found), _losses(found), _overhead(found["overhead"]), _memory(found["memory"])]
+    regions = [_regions(found["regions"])] if "regions" in found else []
+    parts = [_ratios(found), *regions, _losses(found), _overhead(found["overhead"]), _memory(found["memory"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -22,13 +23,32 @@ def _ratios(found: Mapping[str, Any]) -> str:
     lines = []
     for model, name in MODELS.items():
         for row in found[model]["rows"]:
-            spread = f"{row['low']:.2f}-{row['high']:.2f}, {row['runs']} runs" if row["runs"] > 1 else "1 run"
             target = "" if row["target"] is None else f"≥ {row['target']:g}"
             times = f"{row['reference']:.2f} s | {row['ours']:.2f} s"
-            lines.append(f"| {name} | {row['what']} | {times} | **{row['ratio']:.2f}x** ({spread}) | {target} |")
+            lines.append(f"| {name} | {row['what']} | {times} | **{row['ratio']:.2f}x** ({_spread(row)}) | {target} |")
         same = "yes" if found[model]["exact"] else "NO"
         lines.append(f"| {name} | further edits are the first to the last bit | | | {same} | yes |")
     return _table(["model", "one edit a request", "published way", "session", "times as fast", "target"], lines)
+
+
+def _regions(found: Mapping[str, Any]) -> str:
+    lines = []
+    for name, row in zip(found["differences"], found["rows"], strict=True):
+        figures = f"{row['reference']:.2f} s | {row['ours']:.2f} s | **{row['ratio']:.2f}x** ({_spread(row)})"
+        memory = f"{_megabytes(found['peak bytes'][name])} of {_megabytes(found['peak bytes']['all'])}"
+        lines.append(f"| {name} | {figures} | ≥ {row['target']:g} | {found['differences'][name]:.0e} | {memory} |")
+    head = f"region, mid-size, {found['side']} px, {found['steps']} steps"
+    return _table(
+        [head, "every token", "the region's", "times as fast", "target", "largest difference", "peak memory"], lines
+    )
+
+
+def _spread(row: Mapping[str, Any]) -> str:
+    return f"{row['low']:.2f}-{row['high']:.2f}, {row['runs']} runs" if row["runs"] > 1 else "1 run"
+
+
+def _megabytes(number: float | None) -> str:
+    return "?" if number is None else f"{number / 1e6:.0f} MB"
 
 
 def _losses(found: Mapping[str, Any]) -> str:

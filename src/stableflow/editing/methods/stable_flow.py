@@ -7,12 +7,15 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
+from stableflow.checks import check_choice
 from stableflow.editing.base import editor
+from stableflow.editing.computing import COMPUTE, Compute
+from stableflow.editing.dial import brings_strengths, refuse_strengths, weights_by_row
 from stableflow.editing.fingerprint import digest
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
@@ -35,8 +38,8 @@ class StableFlow(Holding):
     """The editor.
 
     Args:
-        strength: Keys and values of all layers are held with weight (1 - strength)^2, instead of the settings below,
-            or beside a policy; inside the region if there is one.
+        strength: Keys and values of all layers are held with the weight of `dial_weight`, instead of the settings
+            below, or beside a policy; inside the region if there is one. `Edit` may bring its own.
         layers: Where keys and values are injected: "vital" for the preset of this checkpoint, "all", or layer numbers.
             With a region, outside it, and then in all layers unless numbers are given.
         weight: 1 replaces the edits' keys and values, 0 leaves them alone; a number, or a `Schedule` over flow time.
@@ -45,10 +48,13 @@ class StableFlow(Holding):
             edit; everywhere by default. A region says the same in pixels.
         policy: What is held, instead of what follows from the settings above: a name in `POLICIES`, or a `Policy`.
         kv_memory: What becomes of the source's keys and values. "device" keeps them beside the model, "cpu" in main
-            memory, "share" keeps nothing and runs the source's row again with every edit; "auto" takes the first of
-            these for which memory is free. `keep` is its old name.
+            memory, "disk" in temporary files, "share" keeps nothing and runs the source's row again with every edit;
+            "auto" takes the first of these for which memory is free, but never the disk. `keep` is its old name.
         preset: "exact", "balanced" or "fast": how real pictures are inverted unless `invert` is told otherwise, in
             which precision keys and values are kept, and what edits leave out.
+        compute: "region" computes the region's image tokens alone and reads keys and values of the others from the
+            source; the same edit, to rounding, at a share of the cost. Refused where it would be another edit. "auto"
+            does so wherever it is the same and pays; the recipe's "computed" says what was done and why. "all" never.
 
     Example:
         >>> editor = StableFlow(load("tiny"))
@@ -57,6 +63,8 @@ class StableFlow(Holding):
         torch.Size([1, 3, 64, 64])
     """
 
+    strength_each: ClassVar[bool] = True
+
     layers: str | Sequence[int] = VITAL
     weight: float | str | Schedule | Sequence[Sequence[float]] = 1.0
     t_window: Sequence[float] = WHOLE_FLOW
@@ -64,6 +72,7 @@ class StableFlow(Holding):
     policy: str | Policy | Mapping[str, Any] | None = None
     kv_memory: KVMemory = "auto"
     preset: str | SpeedPreset | Mapping[str, Any] = "exact"
+    compute: Compute = "auto"
     keep: InitVar[KVMemory | None] = None
 
     def __post_init__(self, keep: KVMemory | None) -> None:
@@ -75,6 +84,7 @@ class StableFlow(Holding):
         object.__setattr__(self, "preset", make_preset(self.preset))
         if self.policy is not None:
             object.__setattr__(self, "policy", make_policy(self.policy))
+        check_choice("compute", self.compute, COMPUTE)
         checked = Blend(as_schedule(self.weight, "weight").within(*as_window(self.t_window)), self.token_mask)
         object.__setattr__(self, "token_mask", checked.token_mask)
 
@@ -86,18 +96,28 @@ class StableFlow(Holding):
     def speed(self) -> SpeedPreset:
         return make_preset(self.preset)
 
+    def layers_within(self) -> tuple[int, ...]:
+        explicit = self.policy is None and not isinstance(self.layers, VitalSet)
+        return self.chosen_layers if explicit else super().layers_within()
+
+    def computes(self) -> Compute:
+        return self.compute
+
     def recording(self) -> Recording:
         return Recording(self.chosen_layers, self.kv_memory, self.speed().kv_precision)
 
     def plan(self, run: Run) -> Policy:
         """Return what this run's edits hold of their source."""
         if self.policy is not None:
+            refuse_strengths(run, "a policy")
             chosen = make_policy(self.policy)
             return chosen if self.strength is None else weakened(chosen, self.strength, within=run.region is not None)
         weight = as_schedule(self.weight).within(*self.t_window)
         outside = Hold(
             "all" if isinstance(self.layers, VitalSet) else self.chosen_layers, where="outside", weight=weight
         )
+        if brings_strengths(run):
+            return dialled(0.0, within=run.region is not None, outside=outside)  # by row: see blend
         if self.strength is not None:
             return dialled(self.strength, within=run.region is not None, outside=outside)
         return (
@@ -108,6 +128,9 @@ class StableFlow(Holding):
         return [*super().interventions(run), ReuseResidual(self._others(run), self._spared(run))]
 
     def blend(self, run: Run, hold: Hold) -> Blend:
+        if brings_strengths(run) and hold.where != "outside":
+            weights = weights_by_row(run, self.strength)
+            return Blend(hold.weight, weights if self.token_mask is None else weights * self.token_mask)
         if hold.where == "everywhere" or run.region is None:
             return Blend(hold.weight, self.token_mask)
         return super().blend(run, hold)
@@ -124,7 +147,7 @@ class StableFlow(Holding):
 
     def notes(self, run: Run) -> dict[str, Any]:
         store, plan = run.source.store, self.plan(run)
-        return {
+        return super().notes(run) | {
             "guidance_scale": run.scales(self.guidance(run)),
             "layers": list(self.held_layers(run)),
             "held": as_json(plan),

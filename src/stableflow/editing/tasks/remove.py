@@ -13,4 +13,4 @@ def remove(details: str) -> Task:
     the edited prompt lost is looked for.
     """
     take_none("remove", details)
-    return Task("remove", settings={"policy": "region", "away": 0.5}, looks_for="lost")
+    return Task("remove", settings={"policy": "region", "layers": "all", "away": 0.5}, looks_for="lost")

@@ -9,6 +9,7 @@ from stableflow.editing.drift import shift
 from stableflow.editing.looking import split_words
 from stableflow.editing.policy import POLICIES
 from stableflow.editing.tasks import Task, as_task
+from stableflow.editing.wishes import Edit
 from stableflow.errors import InputError, UnknownNameError
 from stableflow.region import Region
 
@@ -27,7 +28,7 @@ def source(editor):
 
 def test_a_task_is_its_settings_and_its_region(editor, source):
     done = editor.edit(source, EDITS, task="remove", region=BOX)
-    said = editor.edit(source, EDITS, policy="region", region=BOX)
+    said = editor.edit(source, EDITS, policy="region", away=0.5, region=BOX)
     assert torch.equal(done.latents, said.latents) and done.recipe["task"] == "remove"
     behind = editor.edit(source, EDITS, task="background", region=BOX)
     assert torch.equal(behind.latents, editor.edit(source, EDITS, policy="background", region=BOX, exact=False).latents)
@@ -51,6 +52,19 @@ def test_strength_goes_with_a_task(editor, source):
         editor.edit(source, EDITS, task="remove", region=BOX, strength=1.0).latents,
         editor.edit(source, EDITS, task="remove", region=BOX).latents,
     )
+
+
+def test_led_away_from_the_source_inside_the_region_alone(editor, source):
+    plain, away = (editor.edit(source, EDITS, policy="region", region=BOX, away=by) for by in (0.0, 0.5))
+    assert gap(plain.latents[..., :4], away.latents[..., :4]) > 1e-3
+    assert gap(away.latents[..., 4:], source.latents[..., 4:].expand_as(away.latents[..., 4:])) <= 1e-6
+    own = [Edit(EDITS[0], region=BOX), Edit(EDITS[1], region=~BOX)]
+    both = editor.edit(source, own, policy="region", away=0.5)
+    for row, wish in enumerate(own):
+        alone = editor.edit(source, wish, policy="region", away=0.5)
+        assert gap(both.latents[[row]], alone.latents) <= 1e-4, "a row keeps its own region"
+    shared = editor.edit(drawn(editor.having(kv_memory="share")), own, policy="region", away=0.5)
+    assert gap(shared.latents, both.latents) <= 1e-4
 
 
 def test_edge_held_keeps_tokens_that_hold_any_of_the_outside(editor, source):

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Mapping
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -65,7 +66,7 @@ class LetterJudge:
 def _places(pictures: Mapping[str, Tensor], size: int) -> list[Bool[Tensor, "size size"]]:
     """The left and the right half of where the words differ."""
     first = next(iter(pictures.values()))
-    differs = sum((picture - first).abs().sum(0) for picture in pictures.values()) > 0.1
+    differs = torch.stack([(picture - first).abs().sum(0) for picture in pictures.values()]).sum(0) > 0.1
     columns = differs.any(0).nonzero().flatten()
     middle = int(columns.float().mean().round())
     left, right = differs.clone(), differs.clone()

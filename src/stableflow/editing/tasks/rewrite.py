@@ -11,18 +11,18 @@ def add(details: str) -> Task:
     words, and the source where lost ones were.
     """
     take_none("add", details)
-    return Task("add", settings={"policy": "region"}, looks_for="rewritten")
+    return Task("add", settings={"policy": "region", "layers": "all"}, looks_for="rewritten")
 
 
 @TASKS.register("replace")
 def replace(details: str) -> Task:
     """Exchange one thing for another, or give it another colour or pattern; as `add` does it."""
     take_none("replace", details)
-    return Task("replace", settings={"policy": "region"}, looks_for="rewritten")
+    return Task("replace", settings={"policy": "region", "layers": "all"}, looks_for="rewritten")
 
 
 @TASKS.register("text")
 def text(details: str) -> Task:
     """Write something else where words are written: a sign, a label; only the place of the lost words is free."""
     take_none("text", details)
-    return Task("text", settings={"policy": "region"}, looks_for="lost")
+    return Task("text", settings={"policy": "region", "layers": "all"}, looks_for="lost")

@@ -11,4 +11,4 @@ def style(details: str) -> Task:
     not. Values of the source, even in few layers or steps, stop some styles; strength below 1 brings them back.
     """
     take_none("style", details)
-    return Task("style", settings={"policy": "look"})
+    return Task("style", settings={"policy": "look", "layers": "all"})

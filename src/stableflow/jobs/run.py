@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from stableflow.errors import InputError
-from stableflow.jobs.cells import Cells, Record
+from stableflow.jobs.cells import Record
 
 Work = TypeVar("Work")
 
@@ -30,6 +30,23 @@ Compute = Callable[[Work], Mapping[str, Record]]
 
 Told = Callable[[int, int], None]
 """Told how many cells are done, of how many."""
+
+
+@runtime_checkable
+class Results(Protocol):
+    """Where a job keeps what its cells found: `Cells`, or anything that does as much."""
+
+    def has(self, keys: Iterable[str]) -> bool:
+        """Whether all of these are done."""
+        ...
+
+    def put(self, key: str, record: Any) -> None:
+        """Keep one result."""
+        ...
+
+    def refresh(self) -> None:
+        """Read what other processes have added."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +81,7 @@ class Shard:
 def run_tasks(
     tasks: Sequence[Task[Work]],
     compute: Compute[Work],
-    cells: Cells,
+    cells: Results,
     *,
     shard: Shard = Shard(),
     told: Told | None = None,

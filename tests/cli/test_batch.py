@@ -28,6 +28,7 @@ ROWS = [
         "image": "photo.png",
         "prompt": "a red dog",
         "steps": 2,
+        "layers": "0,3",
         "to": "a red cat",
         "region": "box:2,2,6,6",
     },

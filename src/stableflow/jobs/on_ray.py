@@ -147,7 +147,7 @@ def _result(ray: Any, reference: Any) -> tuple[Any, str | None]:
     try:
         return ray.get(reference), None
     except lost as error:
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:1500]}"
+        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     except of_ray.RayError as error:
         if isinstance(cause := getattr(error, "cause", None), StableFlowError):
             raise cause from error

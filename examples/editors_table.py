@@ -52,7 +52,8 @@ def row_of(name: str, model: Any, picture: Path) -> list[str]:
     try:
         passes = [editor.edit(source, EDIT).recipe["nfe"]["edit"] for _ in range(2)]
     except InputError:
-        return [name, link(made.paper), made.good_for, way, "not run", "with a negative prompt", "not run"]
+        families = "with a negative prompt" if made.needs_negative else "all"
+        return [name, link(made.paper), made.good_for, way, "not run", families, "not run"]
     counts = f"{source.nfe + passes[0]} / {passes[1]}"
     return [name, link(made.paper), made.good_for, way, counts, "all", returned(editor, source)]
 

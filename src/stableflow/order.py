@@ -41,13 +41,10 @@ class Order(BaseModel):
 
     Args:
         model, dtype, max_sequence_length, lora, quantise, quantise_text, components: What draws, and how it is loaded.
-        prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source.
-        to: The edited prompts.
-        editor, set: The method by name, and its settings.
-        task: What is wanted, which chooses the method, its settings and the region to look for.
+        prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source; to: edited prompts.
+        editor, set, task: The method and its settings, or what is wanted, which chooses both and a region to look for.
         guidance_each, strength_each: Of single edits, one each, where it is not the editor's.
-        region, together, exact: Where edits may act, whether they make one picture, and whether the given pixels stay
-            outside.
+        region, keeping, together, exact: Where edits act, or words that stay; one picture or many; pixels kept outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
         image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
     """
@@ -77,6 +74,7 @@ class Order(BaseModel):
     set: dict[str, Any] = Field(default_factory=dict)
     task: str | None = None
     region: str | None = None
+    keeping: list[str] | None = None
     together: bool = False
     exact: bool | None = None
     guidance_each: list[Scale | None] | None = None
@@ -120,8 +118,7 @@ class Order(BaseModel):
         Raises:
             InputError: Another editor is asked for beside the task.
         """
-        wanted = as_task(self.task)
-        if wanted is None:
+        if (wanted := as_task(self.task)) is None:
             return self.editor
         if "editor" in self.model_fields_set and self.editor != wanted.editor:
             raise InputError(
@@ -140,9 +137,8 @@ class Order(BaseModel):
             InputError, UnknownNameError, ImageError: Names the setting or the file.
         """
         known = EDITORS[self.method].setting_names()
-        for name in self.settings():
-            if name not in known:
-                raise unknown_name(f"setting of {self.method}", name, known)
+        for name in [name for name in self.settings() if name not in known]:
+            raise unknown_name(f"setting of {self.method}", name, known)
         if (wanted := as_task(self.task)) is not None:
             wanted.check(self.settings())
         if self.solver is not None:
@@ -229,7 +225,7 @@ class Order(BaseModel):
         each = zip_longest(self.to, self.guidance_each or (), self.strength_each or ())
         wishes = [Edit(prompt, guidance_scale=scale, strength=strength) for prompt, scale, strength in each]
         how: dict[str, Any] = {n: v for n, v in self.settings().items() if self.task is not None or v == AUTO}
-        how |= {"region": self.region, "task": self.task, "together": self.together, "exact": self.exact}
+        how |= {n: getattr(self, n) for n in ("region", "task", "together", "exact")} | {"keep": self.keeping}
         return editor.edit(source, wishes, callback=callback, **how)
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:

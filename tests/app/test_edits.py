@@ -39,6 +39,7 @@ def masked(regular):
         "mask": mask["id"],
         "strength": 0.7,
         "preset": "fast",
+        "steps": 3,
     }
     return regular.edit(ask)
 
@@ -72,8 +73,7 @@ def test_outside_the_mask_the_given_pixels_stay(regular, masked):
     assert np.array_equal(edited[:, :40], given[:, :40]) and np.array_equal(edited[:16], given[:16])
 
 
-@pytest.mark.parametrize("way", ["command", "python"])
-@pytest.mark.parametrize("which", ["drawn", "masked"])
+@pytest.mark.parametrize("which, way", [("drawn", "python"), ("masked", "command"), ("masked", "python")])
 def test_the_lines_make_the_same_picture(regular, masked, which, way, tmp_path, monkeypatch):
     entry = masked if which == "masked" else regular.edit(QUICK | {"strength": 0.6})
     for file, name in (("given", "given.png"), ("mask", "mask.png")) if which == "masked" else ():
@@ -153,3 +153,12 @@ def test_tasks_and_moves_repeat_themselves(regular):
         restored = regular.upload(data)["restored"]
         assert restored["notes"] == [], restored
         assert np.array_equal(pixels(regular.file(regular.edit(restored["ask"]), "0/edit_1.png")), pixels(data))
+
+
+def test_the_least_strength_is_found_and_repeats_itself(regular):
+    entry = regular.edit(QUICK | {"strength": "auto", "steps": 2})
+    assert "--strength auto" in entry["command"] and "strength='auto'" in entry["python"]
+    data = regular.file(entry, "0/edit_1.png")
+    restored = regular.upload(data)["restored"]
+    assert restored["notes"] == [] and 0 <= restored["ask"]["strength"] <= 1
+    assert np.array_equal(pixels(regular.file(regular.edit(restored["ask"]), "0/edit_1.png")), pixels(data))

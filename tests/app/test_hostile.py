@@ -188,6 +188,12 @@ def test_hostile_recipes_restore_nothing(guest, kind):
     assert restored is None or (restored["ask"] is None and restored["notes"]), restored
 
 
+@pytest.mark.parametrize("more", [{"together": True}, {"edit_strength": [0.5, None]}, {"edit_guidance": [3.0]}])
+def test_what_the_page_has_no_place_for_is_not_restored_in_part(guest, more):
+    restored = guest.upload(png(text={"stableflow": json.dumps(recipe(**more))}))["restored"]
+    assert restored["ask"] is None and "--from-image" in restored["notes"][0]
+
+
 def test_a_recipe_chooses_no_model(guest):
     hostile = recipe(model="evil/model-with-code")
     restored = guest.upload(png(text={"stableflow": json.dumps(hostile)}))["restored"]

@@ -11,7 +11,7 @@ from app_tools import BLUE, DOG, PICTURE, QUICK, Guest
 from PIL import Image
 
 CAT, BLACK = "a white cat sitting on the grass at noon", "a black cat sitting on the grass at noon"
-FAST = {"stableflow_preset": "fast"}
+FAST = {"stableflow_preset": "fast", "stableflow_steps": "2"}
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ QUICK = {
     "reprompt": [],
     "direct-inversion": ["layers=[0,3]"],
     "edit-friendly": ["num_steps=4", "skip=1"],
-    "move": ['moves=[{"region": "box:0,2,8,8", "dx": 4}]'],
+    "move": ['moves=[{"region": "box:0,2,4,4", "dx": 4}]'],
     "dnaedit": ["num_steps=4", "skip=1"],
     "guide-rescale": ["num_steps=4", "layers=[0,3]"],
     "pixelman": ["num_steps=4", "by=[0,2]"],

@@ -11,7 +11,9 @@ def test_turns_from_the_command_line(command, folder, tmp_path):
     assert command("edit", *drawn, "--to", "a blue dog", "--session", "s", "--out", "o")[0] == 0
     how = ["-m", folder, "--layers", "0,3", "--quiet"]
     assert command("session", "edit", "s", *how, "--swap", "red=blue")[0] == 0
-    assert command("session", "edit", "s", *how, "--swap", "dog=cat", "--strength", "0.5")[0] == 0
+    assert command("session", "edit", "s", *how, "--swap", "dog=cat", "--strength", "auto")[0] == 0
+    recipe = json.loads(Image.open(tmp_path / "s/turn-2.png").info["stableflow"])
+    assert recipe["auto"]["runs"] == 5 and recipe["editor"]["strength"] == recipe["auto"]["strength"][0]
     assert command("session", "undo", "s")[0] == 0
     code, out, err = command("session", "edit", "s", *how, "--to", "a blue car", "--format", "json")
     assert code == 0 and json.loads(out)["turn"] == 3, err

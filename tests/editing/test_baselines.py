@@ -17,7 +17,7 @@ from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
 FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
-ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", *FROM_PICTURE]
+ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", "steered", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
 SETTINGS = {
     "stable-flow": {"layers": LAYERS},
@@ -32,6 +32,7 @@ SETTINGS = {
     "lomoe": {},
     "brushes": {},
     "move": {"moves": [{"region": "box:0,2,8,8", "dx": 4.0}]},
+    "steered": {},
 }
 
 

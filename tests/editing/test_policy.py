@@ -122,7 +122,7 @@ def test_short_names_are_settings():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 0}, {"seed": -1}, {"strength": 1.5}, {"guidance": float("nan")}, {"version": 2}, {"keep": "disk"},
+        {"steps": 0}, {"seed": -1}, {"strength": 1.5}, {"guidance": float("nan")}, {"version": 2}, {"keep": "shelf"},
         {"stepz": 3}, {"window": "1"}, {"layers": "some"}, {"height": 0}, {"dtype": "int8"}, {"inversion": "exact"},
     ],
 )  # fmt: skip

@@ -72,13 +72,13 @@ def test_numbers_that_break_are_refused_where_they_break(model, monkeypatch, nam
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("real", [True, False])
 def test_evaluations_are_counted_as_the_model_sees_them(model, monkeypatch, name, real):
-    editor, seen, velocity = make(name, model), [], model.velocity
+    editor, seen, velocity = make(name, model), [], model.velocity_with_grad  # which `velocity` asks too
 
     def counted(latents, t, conditioning, **settings):
         seen.append(len(latents))
         return velocity(latents, t, conditioning, **settings)
 
-    monkeypatch.setattr(model, "velocity", counted)
+    monkeypatch.setattr(model, "velocity_with_grad", counted)
     for settings in (
         {},
         {"region": "change"},

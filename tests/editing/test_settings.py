@@ -24,10 +24,10 @@ SETTINGS = {
     "t_window": (0.3, 0.9), "inversion_prompt": "a red dog", "inversion_guidance_scale": 2.5, "inject_steps": 2,
     "layers": (1, 2), "weight": 0.4, "token_mask": HALF, "policy": "free", "kv_memory": "share", "preset": "fast",
     "skip": 2, "sigma": "full", "p": 0.9, "fresh": 0.7, "begin": 0.4, "amount": 0.9, "blend_steps": 1, "bootstrap": 0.9,
-    "solver": "fireflow", "published": True,
+    "solver": "fireflow", "published": True, "compute": "all", "away": 0.5,
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
     "by": (8, 0), "seam": 1, "moves": [{"region": "box:0,2,8,8", "dy": 4.0}], "way": "collage", "pasted": False,
-    "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
+    "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1, "alpha": 2.0, "masked": False,
 }  # fmt: skip
 REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
 WITHIN = {"region": "box:0,0,8,16"}
@@ -43,8 +43,8 @@ BESIDE = {
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
 }  # without which a setting has nothing to act on
-SAME_LATENTS = {"kv_memory", "preset", "pasted"}
-# of a drawn source: where keys lie, how real pictures are inverted, and what is shown
+SAME_LATENTS = {"kv_memory", "preset", "pasted", "compute"}
+# of a drawn source: where keys lie, how real pictures are inverted, what is shown, and which tokens are computed
 PICTURE = torch.tensor(smooth(SIZE, SIZE)).permute(2, 0, 1).float()
 
 
@@ -117,7 +117,7 @@ def test_every_argument_of_a_source_is_in_its_fingerprint(model):
 ORDERED = {
     "prompt": "a red cat", "seed": 2, "steps": 4, "guidance": 1.2, "height": 20, "width": 20, "solver": "midpoint",
     "to": ["a red cat"], "editor": "reprompt", "set": {"weight": 0.3}, "region": "box:0,0,8,16", "strength": 0.4,
-    "edit_guidance": 1.3, "guidance_each": [2.5],
+    "edit_guidance": 1.3, "guidance_each": [2.5], "strength_each": [0.4], "keeping": ["red"], "task": "style",
     "layers": [1], "weight": 0.6, "window": (0.4, 1.0), "keep": "share", "preset": "fast",
 }  # fmt: skip
 REAL_ONLY = {"together": True, "inversion": "paper", "nudge": 1.3, "exact": False, "image": None}
@@ -136,7 +136,7 @@ def test_every_field_of_an_order_is_in_the_recipe_or_refused(model, tmp_path):
     assert set(SHORT) <= set(Order.model_fields)
     drawn = run(model, seed=1)
     for name, value in ORDERED.items():
-        change = {name: value} | ({"set": {}} if name in ("editor", "layers") else {})
+        change = {name: value} | ({"set": {}} if name in ("editor", "layers", "task") else {})
         change |= {"set": {"layers": [0, 3], **value}} if name == "set" else {}
         assert run(model, **({"seed": 1} | change)) != drawn, name
     two = {"seed": 1, "to": EDITS, "region": "box:0,0,8,16"}

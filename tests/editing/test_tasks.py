@@ -5,9 +5,11 @@ import torch
 from quick import EDITS, drawn, gap, make
 
 from stableflow.editing import TASKS
-from stableflow.editing.finding import without_lost
+from stableflow.editing.drift import shift
+from stableflow.editing.looking import split_words
 from stableflow.editing.policy import POLICIES
 from stableflow.editing.tasks import Task, as_task
+from stableflow.editing.wishes import Edit
 from stableflow.errors import InputError, UnknownNameError
 from stableflow.region import Region
 
@@ -26,7 +28,7 @@ def source(editor):
 
 def test_a_task_is_its_settings_and_its_region(editor, source):
     done = editor.edit(source, EDITS, task="remove", region=BOX)
-    said = editor.edit(source, EDITS, policy="region", region=BOX)
+    said = editor.edit(source, EDITS, policy="region", away=0.5, region=BOX)
     assert torch.equal(done.latents, said.latents) and done.recipe["task"] == "remove"
     behind = editor.edit(source, EDITS, task="background", region=BOX)
     assert torch.equal(behind.latents, editor.edit(source, EDITS, policy="background", region=BOX, exact=False).latents)
@@ -45,11 +47,24 @@ def test_strength_goes_with_a_task(editor, source):
         gap(editor.edit(source, EDITS, task="remove", region=BOX, strength=s).latents, source.latents)
         for s in (0.0, 0.1, 1.0)
     ]
-    assert moved[0] == 0 < moved[1] < moved[2]
+    assert moved[0] == 0 and min(moved[1:]) > 0 and moved[1] != moved[2]
     assert torch.equal(
         editor.edit(source, EDITS, task="remove", region=BOX, strength=1.0).latents,
         editor.edit(source, EDITS, task="remove", region=BOX).latents,
     )
+
+
+def test_led_away_from_the_source_inside_the_region_alone(editor, source):
+    plain, away = (editor.edit(source, EDITS, policy="region", region=BOX, away=by) for by in (0.0, 0.5))
+    assert gap(plain.latents[..., :4], away.latents[..., :4]) > 1e-3
+    assert gap(away.latents[..., 4:], source.latents[..., 4:].expand_as(away.latents[..., 4:])) <= 1e-6
+    own = [Edit(EDITS[0], region=BOX), Edit(EDITS[1], region=~BOX)]
+    both = editor.edit(source, own, policy="region", away=0.5)
+    for row, wish in enumerate(own):
+        alone = editor.edit(source, wish, policy="region", away=0.5)
+        assert gap(both.latents[[row]], alone.latents) <= 1e-4, "a row keeps its own region"
+    shared = editor.edit(drawn(editor.having(kv_memory="share")), own, policy="region", away=0.5)
+    assert gap(shared.latents, both.latents) <= 1e-4
 
 
 def test_edge_held_keeps_tokens_that_hold_any_of_the_outside(editor, source):
@@ -67,7 +82,6 @@ def test_edge_held_keeps_tokens_that_hold_any_of_the_outside(editor, source):
     [
         ("remov", UnknownNameError, "Unknown task 'remov'.*remove"),
         ("remove:all", InputError, "takes no details"),
-        (3, InputError, "task must be a name"),
     ],
 )
 def test_wrong_tasks_are_one_error(task, error, says):
@@ -80,13 +94,49 @@ def test_a_task_refuses_settings_that_contradict_it(editor, source):
         editor.edit(source, EDITS, task="remove", region=BOX, layers=[1])
 
 
-def test_lost_words():
-    assert without_lost("a dog wearing a red hat on a red rug", "a dog on a red rug") == "a dog on a red rug"
-    assert without_lost("a dog with a ball", "a dog sitting") == "a dog"
+def test_words_kept_and_lost():
+    assert split_words("a dog wearing a red hat on a red rug", "a dog on a red rug") == (
+        ["a", "dog", "on", "a", "red", "rug"], ["wearing", "a", "red", "hat"],
+    )  # fmt: skip
+    assert split_words("a dog with a ball", "a dog sitting") == (["a", "dog"], ["with", "a", "ball"])
+    assert split_words("a dog", "a red dog") == (["a", "dog"], [])
+
+
+def test_a_removal_that_removes_no_word_is_refused(editor, source):
     with pytest.raises(InputError, match="has every word"):
-        without_lost("a dog", "a red dog")
+        editor.edit(source, "a red dog in the snow", task="remove")
 
 
 @pytest.mark.parametrize("name", list(TASKS))
 def test_every_task_says_in_one_line_what_it_is_for(name):
     assert TASKS[name].__doc__.strip().split("\n")[0].endswith(".")
+
+
+def test_what_must_stay_is_a_region(editor, source):
+    kept = editor.edit(source, EDITS, keep=["dog"], policy="region")
+    said = editor.edit(source, EDITS, region="~word:dog", policy="region")
+    assert torch.equal(kept.images, said.images) and kept.recipe["region"] == said.recipe["region"]
+    both = editor.edit(source, EDITS, keep=["dog", "red"], policy="region").region
+    assert float((both.amount - kept.region.amount).max()) <= 0, "keeping more leaves less free"
+    for wrong, says in (({"keep": ["dog"], "region": BOX}, "not both"), ({"keep": []}, "takes words")):
+        with pytest.raises(InputError, match=says):
+            editor.edit(source, EDITS, **wrong)
+
+
+def test_outside_change_and_shift_are_in_every_result(editor, source):
+    exact = editor.edit(source, EDITS, region=BOX)
+    held = editor.edit(source, EDITS, region=BOX, exact=False, policy="free")
+    assert exact.region.amount[..., 12:].max() == 0
+    assert (
+        max(exact.outside_change)
+        < max(held.outside_change)
+        == pytest.approx(float((held.images - source.images).abs()[..., 8:].mean((1, 2, 3)).max()), abs=1e-5)
+    )
+    assert editor.edit(source, EDITS, strength=0).outside_change == [0, 0]
+    assert exact.recipe["outside_change"] == exact.outside_change and len(exact.shift) == 2
+
+
+def test_shift_finds_by_how_much_a_picture_lies_beside_another():
+    picture = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    moved = torch.cat([picture.roll((3, -5), (2, 3)), picture])
+    assert shift(picture, moved) == [(-5, 3), (0, 0)]

@@ -27,6 +27,14 @@ def test_a_turn_is_an_edit_of_turn_0_with_all_words_so_far(model, make):
     assert torch.equal(second.latents, session.editor.edit(session.source, "a blue cat").latents)
 
 
+def test_the_strength_that_a_turn_found_is_the_turns(model):
+    session = begun(model)
+    found = session.edit({"red": "blue"}, strength="auto")
+    strength = session.current.editor.strength
+    assert strength == found.recipe["auto"]["strength"][0] and session.editor.strength is None
+    assert torch.equal(session.editor.edit(session.source, "a blue dog", strength=strength).latents, found.latents)
+
+
 def test_what_is_undone_stays_and_the_next_turn_is_a_branch(model):
     session = begun(model)
     for change in ({"red": "blue"}, {"dog": "cat"}, {"blue": "red"}):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from families import FAMILIES
 from tiny_flux import NUM_LAYERS, SIZE, tiny_flux_pipeline
 
 import stableflow as sf
@@ -105,3 +106,24 @@ def test_an_error_in_the_block_leaves_no_trace(pipeline):
         raise RuntimeError("mine")
     assert "forward" not in vars(pipeline.transformer)
     assert not pipeline.transformer.transformer_blocks[0]._forward_hooks
+
+
+def test_flux2_and_a_family_whose_calls_do_not_tell():
+    host = FAMILIES["FLUX.2-dev"].make()
+    editor = sf.StableFlow(sf.wrap(host), layers=[0, 2], kv_memory="device")
+    square = {"height": SIZE, "width": SIZE}
+    source = editor.generate(SOURCE, seed=1, num_steps=STEPS, guidance_scale=4.0, **square)
+    with sf.inject(host, source=source, layers=[0, 2]) as start:
+        tokens = host(
+            prompt=EDIT, latents=start.latents, num_inference_steps=STEPS, height=SIZE, width=SIZE, guidance_scale=4.0,
+            output_type="latent",
+        ).images  # fmt: skip
+    expected = editor.edit(source, EDIT).latents
+    assert torch.equal(unpack(tokens, rows=expected.shape[-2], patch=1), expected)
+    other = FAMILIES["Qwen-Image"].make()
+    drawn_there = sf.StableFlow(sf.wrap(other), layers=[0]).generate(SOURCE, seed=1, num_steps=2, **square)
+    with (
+        pytest.raises(InterventionError, match="cannot be followed"),
+        sf.inject(other, source=drawn_there, layers=[0]),
+    ):
+        pass

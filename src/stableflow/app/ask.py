@@ -47,7 +47,7 @@ class Ask(BaseModel):
         task: What is wanted, by name, which chooses the method.
         move: How the thing in `where` or `mask` moves, which the method "move" does.
         editor, editors: The method; several are compared.
-        strength, strengths: The dial, the method's own when None; several make a grid.
+        strength, strengths: The dial, the method's own when None, "auto" for the least that does it; several: a grid.
         where: A region in words: "word:dog", "~word:dog", "box:x,y,width,height", "change", "foreground".
         mask: An uploaded mask, by its id, instead.
         exact: Whether the given pixels are put back outside; by default as the task says.
@@ -65,7 +65,7 @@ class Ask(BaseModel):
     move: Shift | None = None
     editor: str = "stable-flow"
     editors: list[str] = Field(default_factory=list, max_length=64)
-    strength: Strength | None = None
+    strength: Strength | Literal["auto"] | None = None
     strengths: list[Strength] = Field(default_factory=list, max_length=64)
     where: str | None = Field(None, max_length=2000)
     mask: Id | None = None
@@ -133,9 +133,10 @@ def orders(ask: Ask, file: Callable[[str], Path], loaded: Mapping[str, Any]) -> 
     if ask.move is not None:
         return [_moving(ask, ask.move, image, region, loaded)]
     drawn = [None] if image is not None else ask.seeds or [secrets.randbelow(2**31) if ask.seed is None else ask.seed]
+    strengths: list[float | Literal["auto"] | None] = [*ask.strengths] or [ask.strength]
     made = []
-    for name, seed, strength in product(ask.editors or [ask.editor], drawn, ask.strengths or [ask.strength]):
-        chosen = {"editor": name} if ask.task is None else {"task": ask.task}
+    for name, seed, strength in product(ask.editors or [ask.editor], drawn, strengths):
+        chosen: dict[str, Any] = {"editor": name} if ask.task is None else {"task": ask.task}
         known = EDITORS[Order(**chosen).method].setting_names()
         order = Order(
             **loaded, **chosen, prompt=ask.prompt, image=image, seed=seed, steps=ask.steps, guidance=ask.guidance,

@@ -67,6 +67,8 @@ def _one_run(order: Order, number: int) -> list[str]:
     where: dict[str, Any] = {} if order.task is None else {"task": order.task}
     where |= {} if order.exact is None else {"exact": order.exact}
     where |= {} if order.region is None else {"region": _portable(order.region)}
+    if settings.get("strength") == "auto":
+        where |= {"strength": settings.pop("strength")}
     if order.task is not None:  # the settings of the call, which the task's give way to
         where, settings = where | settings, {}
     bounded = order.region is not None or order.task is not None or "moves" in order.set

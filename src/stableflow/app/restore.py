@@ -17,6 +17,7 @@ from stableflow.models.base import FlowModel
 from stableflow.order import DRAWN_STEPS, REAL_GUIDANCE, SHORT, from_recipe
 from stableflow.vital.presets import default_nudge_scale
 
+BEYOND = ("together", "guidance_each", "strength_each")  # what a run may have that the page does not
 KEPT = ("prompt", "seed", "to", "editor", "steps", "guidance", "height", "width", "solver", "inversion", "nudge", "set")
 
 
@@ -43,6 +44,11 @@ def restored(visitor: Visitor, file: Path, model: FlowModel, limits: Limits, *, 
 def _ask_of(
     visitor: Visitor, values: dict[str, Any], model: FlowModel, limits: Limits
 ) -> tuple[dict[str, Any], list[str]]:
+    beyond = [name for name in BEYOND if values.get(name)]
+    if beyond:
+        raise InputError(
+            f"the page has no {beyond[0].replace('_', ' ')}. `stableflow edit --from-image` makes it again."
+        )
     ask = {name: values[name] for name in KEPT if values.get(name) is not None}
     notes = []
     if values.get("exact") is False:
@@ -76,8 +82,10 @@ def _ask_of(
 def _shorten(ask: dict[str, Any], values: dict[str, Any], model: FlowModel) -> None:
     """Leave out what is usual, and give settings that have a field of their own in it."""
     settings = dict(ask.get("set", {}))
+    if isinstance(settings.get("strength"), list) and len(settings["strength"]) == 1:
+        settings["strength"] = settings["strength"][0]
     for short in ("strength", "negative"):
-        if settings.get(SHORT[short]) is not None:
+        if settings.get(SHORT[short]) is not None and not isinstance(settings[SHORT[short]], list):
             ask[short] = settings.pop(SHORT[short])
     speed = PRESETS["exact"]
     described = settings.pop("preset", None)

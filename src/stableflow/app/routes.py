@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -105,9 +106,7 @@ def _pictures(router: APIRouter, house: House) -> None:
     @router.get("/uploads/{name}")
     def uploaded(name: str, request: Request) -> Response:
         file = visitor_of(request).upload(name)
-        with open_picture(file, house.limits.pixels) as picture:
-            kind = Image.MIME.get(picture.format or "", "application/octet-stream")
-        return FileResponse(file, media_type=kind)
+        return FileResponse(file, media_type=_picture_type(file))
 
 
 def _received(house: House, office: work.Office, visitor: Visitor, data: bytes) -> dict[str, Any]:
@@ -144,7 +143,14 @@ def _history(router: APIRouter, house: House) -> None:
         path = history.find_file(visitor_of(request), name, file)
         kind = {".png": "image/png", ".zip": "application/zip"}.get(path.suffix, "application/octet-stream")
         kind = "text/plain; charset=utf-8" if path.suffix in (".py", ".sh") else kind
+        kind = _picture_type(path) if path.name in ("given", "mask") else kind
         return FileResponse(path, media_type=kind, headers={"cache-control": "private, max-age=3600"})
+
+
+def _picture_type(path: Path) -> str:
+    """The media type of a picture that has no ending."""
+    with open_picture(path) as picture:
+        return Image.MIME.get(picture.format or "", "application/octet-stream")
 
 
 def _put_back(house: House, office: work.Office, visitor: Visitor, name: str) -> dict[str, Any]:

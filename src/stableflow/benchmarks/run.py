@@ -23,6 +23,7 @@ from stableflow.editing.methods.stable_flow import StableFlow
 from stableflow.editing.source import Source
 from stableflow.editing.versions import versions
 from stableflow.errors import InputError, StableFlowError
+from stableflow.flow.solvers import make_solver
 from stableflow.images import save_png, to_pil
 from stableflow.jobs.cells import Cells, Record
 from stableflow.jobs.run import Shard, Task, Told, run_tasks
@@ -133,10 +134,12 @@ class Benchmark:
         wanted = json.dumps(dict(setting.source), sort_keys=True)
         if wanted not in self._sources[1]:
             recorder = StableFlow(self.model, layers=range(len(self.model.layers)))
+            how = dict(setting.source)
+            how |= {"solver": make_solver(how["solver"])} if "solver" in how else {}
             if case.image is None:
-                source = recorder.generate(case.prompt, seed=case.seed, **setting.source)
+                source = recorder.generate(case.prompt, seed=case.seed, **how)
             else:
-                source = recorder.invert(case.image, case.prompt, **setting.source)
+                source = recorder.invert(case.image, case.prompt, **how)
             self._sources[1][wanted] = source
         return self._sources[1][wanted]
 

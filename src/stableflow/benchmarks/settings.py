@@ -97,7 +97,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "flowedit": {"n_max": FRONT_STEPS},
     "edit-friendly": {"skip": 0},
     "dnaedit": {"skip": 0},
-    "flowalign": {"strength": (0.5, 0.75, 1.0)},
+    "flowalign": {"strength": (0.15, 0.3, 0.5)},
     "uniedit": {"strength": (0.5, 0.7, 0.9)},
     "guide-rescale": {"strength": (0.2, 0.5, 0.8)},
     "polish": {"strength": (0.4, 0.6, 0.8)},

@@ -46,6 +46,10 @@ def edit(
         bool, typer.Option(help="Warn of edits that were not made, as the model itself sees it; one pass.")
     ] = True,
     metadata: Annotated[bool, typer.Option(help="Put the recipe into the PNGs.")] = True,
+    max_outside: Annotated[
+        float | None,
+        typer.Option("--max-outside", help="Exit with 3 if an edit changes more outside its mask, 0 to 1."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it costs.")] = False,
 ) -> None:
     """Edit a drawn picture (--prompt, --seed) or a real one (--image, --prompt): one result for every --to."""
@@ -85,6 +89,7 @@ def edit(
         for warning in not_made(result.prompts, judged(editor, result)):
             warnings.warn(warning, stacklevel=1)
     report_edits(result, files, reporter)
+    _gate(result, max_outside)
 
 
 def make_source(editor: Editor, order: Order, reporter: Reporter) -> Source:
@@ -122,6 +127,9 @@ def _from_image(path: Path, own: dict[str, Any], trusted: bool) -> dict[str, Any
     return values
 
 
+TOO_MUCH = 3
+"""Exit code of an edit that changes more outside its region than it may; its files are written all the same."""
+
 SOURCE_SETTINGS = ("prompt", "seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge", "preset")
 
 
@@ -155,6 +163,14 @@ def _previewing(editor: Editor, out: Path, every: int, advance: Callable[[StepRe
             save_png(out / "preview.png", to_pil(editor.model.decode_latents(record.estimate()[-1:])[0]))
 
     return callback
+
+
+def _gate(result: EditResult, most: float | None) -> None:
+    """Leave with a code of its own where an edit has changed more outside its region than it may."""
+    changed = [value for value in result.outside_change if most is not None and not value <= most]
+    if changed:
+        typer.echo(f"error: outside the mask {max(changed):.4f} has changed, and --max-outside is {most:g}.", err=True)
+        raise typer.Exit(TOO_MUCH)
 
 
 def report_edits(result: EditResult, files: list[Path], reporter: Reporter) -> None:

@@ -178,6 +178,10 @@ class EditOptions:
     together: Annotated[
         bool | None, typer.Option("--together/--apart", help="One picture of all edits, each in its region [apart].")
     ] = None
+    keeping: Annotated[
+        list[str] | None,
+        typer.Option("--keep-word", help="What must stay, a word of the source's; repeat it for more."),
+    ] = None
     strength: Annotated[
         str | None,
         typer.Option("--strength", help="0 is the source, 1 the freest edit, auto the least that makes it [own]."),

@@ -11,6 +11,7 @@ from stableflow.cli import options as o
 from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter, visible
 from stableflow.cli.settings import order_from, parse_set, where
+from stableflow.editing.least import AUTO
 from stableflow.editing.turn_files import Tree, read_tree, turn_file, write_tree
 from stableflow.editing.turns import Session
 from stableflow.errors import InputError
@@ -52,7 +53,8 @@ def edit(
         if rebase:
             session.rebase()
         with reporter.progress("editing") as advance:
-            session.edit(change, region=order.region, exact=order.exact, callback=advance)
+            auto = {"strength": AUTO} if AUTO in order.settings().values() else {}
+            session.edit(change, region=order.region, exact=order.exact, callback=advance, **auto)
         session.save(folder)
     picture = turn_file(folder, session.at).with_suffix(".png")
     values = {"turn": session.at, "prompt": session.prompt, "file": str(picture)}

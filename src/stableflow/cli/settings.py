@@ -15,7 +15,7 @@ from stableflow.reading import faults, read_yaml
 __all__ = ["from_recipe", "make_settings", "order_from", "parse_set", "read_run_file", "where"]
 
 
-CHOSEN_BY_TASK = ("editor", "set", "region", "exact")
+CHOSEN_BY_TASK = ("editor", "set", "region", "exact", "keeping")
 """What a picture's recipe says and a task that is asked for instead says anew."""
 
 

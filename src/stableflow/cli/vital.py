@@ -11,11 +11,12 @@ import torch
 import typer
 from typer.core import TyperGroup
 
-from stableflow.checks import check_count
+from stableflow.checks import check_choice, check_count
 from stableflow.cli import options as o
 from stableflow.cli.grouped import grouped
 from stableflow.cli.output import Format, Reporter
 from stableflow.cli.sharing import pull_sets, push_sets
+from stableflow.cli.vital_injection import choose_by_injection
 from stableflow.cli.vitality_report import report_vitality, shown
 from stableflow.errors import InputError
 from stableflow.files import check_writable
@@ -80,12 +81,28 @@ def measure(
     windows: Annotated[int, typer.Option("--windows", help="Also measure in so many windows of steps.")] = 0,
     strips: Annotated[int, typer.Option("--strips", help="Draw every layer's bypass for so many prompts.")] = 0,
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
+    by: Annotated[str, typer.Option("--by", help="bypass, or injection: by what injecting a layer does.")] = "bypass",
+    edits: Annotated[
+        str | None, typer.Option("--edits", help="By injection: a file of lines 'source -> edited'; one a task.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="By injection: truth (bundled model) or model, which takes no labels.")
+    ] = None,
+    most: Annotated[int, typer.Option("--most", help="By injection: layers in the set at most.")] = 2,
     dry_run: o.DryRun = False,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
 ) -> None:
     """Bypass each layer and see how much the picture changes. Stopped at any time, the same command goes on."""
     reporter = Reporter(quiet=quiet, form=form)
+    check_choice("--by", by, ["bypass", "injection"])
+    check_choice("--judge", judge or "truth", ["truth", "model"])
+    if by == "injection":
+        choose_by_injection(
+            model, loading, edits=edits, count=count, most=most, judge=judge, racing=protocol != "exact", steps=steps,
+            seed=seed, out=out, reporter=reporter,
+        )  # fmt: skip
+        return
     settings = _protocol(protocol, count, steps, guidance, seed, batch)
     rule = None if choice is None else parse_choice(choice)
     texts = None if prompts is None else _prompts(prompts)

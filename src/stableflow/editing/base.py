@@ -20,8 +20,8 @@ from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run
 from stableflow.editing.settable import Settable
 from stableflow.editing.source import Source
-from stableflow.editing.tasks.base import Task, as_task
-from stableflow.editing.where import Where
+from stableflow.editing.tasks.base import Task, as_task, taken_along
+from stableflow.editing.where import Where, all_but
 from stableflow.editing.wishes import Wishes
 from stableflow.flow.integrate import Callback, walk
 from stableflow.flow.schedule import ALWAYS, Schedule
@@ -35,8 +35,6 @@ from stableflow.types import Images, Latents
 from stableflow.vital.presets import default_nudge_scale
 
 Method = TypeVar("Method", bound="Editor")
-SHARED = ("strength", "negative", "guidance_scale", "kv_memory", "preset")
-"""Settings that go from one editor to another where a task asks for the other, if both have them."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +161,7 @@ class Editor(Settable, ABC):
         prompts: Wishes,
         *,
         region: Where | None = None,
+        keep: Sequence[str] | None = None,
         task: str | Task | None = None,
         together: bool = False,
         exact: bool | None = None,
@@ -175,6 +174,7 @@ class Editor(Settable, ABC):
             source: Of any editor over the same checkpoint.
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
             region: Where the edits may act: a `Region`, or "mask:FILE", "word:dog" and so on (`REGIONS`).
+            keep: Words of the source's prompt whose places must stay, instead of a region.
             task: What is wanted ("remove": `TASKS`), which chooses the editor, its settings and the region to look for.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), the last on top.
             exact: Outside the region the given picture's own pixels, to the last bit; so unless a task says otherwise.
@@ -185,7 +185,7 @@ class Editor(Settable, ABC):
             FingerprintError: The source belongs to another checkpoint or dtype.
             InputError, NumericsError: A setting is out of range, the region does not fit; a step gave NaN or infinity.
         """
-        wanted, auto = as_task(task), settings.get("strength") == AUTO
+        wanted, auto, region = as_task(task), settings.get("strength") == AUTO, all_but(keep, region)
         settings = {n: value for n, value in settings.items() if not auto or n != "strength"}
         editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
         exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
@@ -212,8 +212,7 @@ class Editor(Settable, ABC):
         kind, chosen = EDITORS[task.editor], {**task.settings, **settings}
         if isinstance(self, kind):
             return self.having(**chosen)
-        shared = {name: getattr(self, name) for name in SHARED if name in self.setting_names()}
-        return kind(self.model, **{n: v for n, v in shared.items() if n in kind.setting_names()}).having(**chosen)
+        return kind(self.model, **taken_along(self, kind)).having(**chosen)
 
     needs_path: ClassVar[bool] = False
     """Whether edits start from the source's own noise, so that pictures are inverted."""
@@ -264,7 +263,7 @@ class Editor(Settable, ABC):
         return ()
 
     def shown(self, run: Run, images: Images) -> tuple[Images, Region]:
-        """Return what is shown of the decoded edits of a region, and how far: outside it, the given picture."""
+        """Return what is shown of decoded edits of a region, and how far; outside it the given picture is."""
         return run.put_back(images)
 
     def notes(self, run: Run) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.editing.source import Source
-from stableflow.models.base import Conditioning, FlowModel, Guidance
+from stableflow.errors import InputError
+from stableflow.models.base import Conditioning, Differentiable, FlowModel, Guidance
 from stableflow.types import Images, Latents
 
 
@@ -43,3 +45,27 @@ def dtype_name(model: FlowModel) -> str:
 def require_same_model(model: FlowModel, source: Source) -> None:
     """Raise FingerprintError unless the source was made with this checkpoint in this type."""
     source.fingerprint.require(checkpoint=model.checkpoint_hash(), dtype=dtype_name(model))
+
+
+def differentiable(model: FlowModel) -> Differentiable:
+    """Return the model, through whose passes gradients go.
+
+    Raises:
+        InputError: They do not.
+    """
+    if not isinstance(model, Differentiable):
+        raise InputError(f"This editor follows gradients, and {model.name} gives none: it has no velocity_with_grad.")
+    return model
+
+
+def laid_over(
+    ground: Float[Tensor, "1 *shape"], edits: Float[Tensor, "edits *shape"], free: Float[Tensor, "edits *mask"]
+) -> Latents:
+    """Lay edits over the ground by their regions, later ones on top; every row goes on from what results.
+
+    So each prompt sees, at the next step, what the others have made of their regions, and seams heal: this is
+    MultiDiffusion's fusion with masks, in one batch. A row's own idea of the outside of its region is given up.
+    """
+    for edit, region in zip(edits.split(1), free.split(1)):
+        ground = torch.lerp(ground, edit, region)
+    return ground.expand_as(edits)

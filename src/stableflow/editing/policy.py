@@ -71,11 +71,11 @@ POLICIES: dict[str, Policy] = {
     "keep": Policy((Hold("vital"),)),
     "free": Policy(),
     "region": Policy((Hold("all", where="outside"),), pin=ALWAYS),
-    "background": Policy((Hold("all", where="outside"), Hold("vital", weight=Schedule.window(0.6, 1.0))), edge="held"),
+    "background": Policy((Hold("all", where="outside"),), edge="held"),
+    "look": Policy((Hold("all", parts=("key",)),)),
 }
-"""By name: the paper's injection, none, all layers outside a region with the region's own tokens free, and what keeps
-a figure before another background: no latents put back, and the layout by the early vital layers."""
-
+"""By name: the paper's injection, none, all layers outside a region with the region's own tokens free, the same
+without putting latents back, for what stands before another background, and keys alone, for another look."""
 
 OUTSIDE = Hold("all", where="outside")
 

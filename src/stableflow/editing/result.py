@@ -42,6 +42,19 @@ class EditResult:
         """The source as the model draws it, (1, 3, height, width) in [0, 1]."""
         return self.source.images
 
+    @property
+    def outside_change(self) -> list[float]:
+        """Mean absolute difference to the given picture outside the region, one an edit, 0 to 1; 0 is no change.
+
+        Without a region, of the whole picture.
+        """
+        return self.recipe["outside_change"]
+
+    @property
+    def shift(self) -> list[tuple[int, int]]:
+        """By how many pixels (x, y) each edit as a whole lies beside the given picture, by phase correlation."""
+        return [(x, y) for x, y in self.recipe["shift"]]
+
     def save(
         self, folder: str | Path, *, metadata: bool = True, original: str | Path | Image.Image | None = None
     ) -> list[Path]:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.editing.passes import decode, require_same_model, standard_noise
+from stableflow.editing.drift import drift
+from stableflow.editing.passes import decode, laid_over, require_same_model, standard_noise
 from stableflow.editing.path import Path, checked_guidance
 from stableflow.editing.prompts import encode_prompts
 from stableflow.editing.recipe import recipe_of
@@ -210,7 +211,7 @@ class Run:
     def settle(self, z: Latents, t: float) -> Latents:
         """Put what lies outside the region back where the source is at t, as far as the editor's policy says.
 
-        Together, the edits then become one picture: see `_laid_over`.
+        Together, the edits then become one picture: see `laid_over`.
         """
         if self.region is None:
             return z
@@ -219,20 +220,10 @@ class Run:
             return z
         held, (beside, edits) = self.editor.held(self, t), z.tensor_split([len(z) - len(self.edits)])
         if self.together:
-            edits = self._laid_over(torch.lerp(held, edits[:1], 1 - pin), edits)
+            edits = laid_over(torch.lerp(held, edits[:1], 1 - pin), edits, self.free)
         else:
             edits = torch.lerp(held.expand_as(edits), edits, 1 - pin * (1 - self.free))
         return torch.cat([beside, edits])
-
-    def _laid_over(self, ground: Float[Tensor, "1 *shape"], edits: Float[Tensor, "edits *shape"]) -> Latents:
-        """Lay the edits over the ground by their regions, later ones on top; every row goes on from what results.
-
-        So each prompt sees, at the next step, what the others have made of their regions, and seams heal: this is
-        MultiDiffusion's fusion with masks, in one batch. A row's own idea of the outside of its region is given up.
-        """
-        for edit, free in zip(edits.split(1), self.free.split(1)):
-            ground = torch.lerp(ground, edit, free)
-        return ground.expand_as(edits)
 
     @cached_property
     def free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
@@ -278,15 +269,27 @@ class Run:
         blend = None
         if self.region is not None and exact:
             images, blend = self.editor.shown(self, images)
-        return EditResult(self._titles, images, latents, self.named or self.source, recipe_of(self, exact), blend)
+        recipe = recipe_of(self, exact) | drift(self.given, images, self._open)
+        return EditResult(self._titles, images, latents, self.named or self.source, recipe, blend)
+
+    @property
+    def given(self) -> Images:
+        """The picture that was given, as the model draws it where none was, on the CPU."""
+        return (self.source.images if self.source.given is None else self.source.given).cpu()
+
+    @property
+    def _open(self) -> Region | None:
+        """Where each picture of the result may differ."""
+        if self.region is None or not self.together:
+            return self.region
+        return Region(self.region.amount.amax(0, keepdim=True))
 
     def put_back(self, images: Images) -> tuple[Images, Region]:
         """Return pictures with the given one's own pixels outside the region, and how far they show."""
         assert self.region is not None
-        shown = Region(self.region.amount.amax(0, keepdim=True)) if self.together else self.region
+        shown = self._open or self.region
         blend = shown.feather(SEAM) if shown.is_hard else shown
-        given = self.source.images if self.source.given is None else self.source.given
-        return blend.composite(given.cpu(), images), blend
+        return blend.composite(self.given, images), blend
 
     @property
     def _titles(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from stableflow.checks import check_count, check_path
 from stableflow.editing.base import Editor
 from stableflow.editing.following import followed
+from stableflow.editing.least import AUTO
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.where import Asked, Where, read_amounts, region_of
@@ -132,9 +133,12 @@ class Session:
                 "it. Leave the region out, or call rebase() first: turns then refer to this one."
             )
         where: Any = region if not isinstance(former, Region) or region is None else _with(former, region)
-        editor = self.editor.having(**settings)
-        result = editor.edit(self.base_source(base), prompt, region=where, exact=exact, callback=callback)
-        used = editor if editor.strength != "auto" else editor.having(strength=result.recipe["editor"]["strength"])
+        result = self.editor.edit(
+            self.base_source(base), prompt, region=where, exact=exact, callback=callback, **settings
+        )
+        if settings.get("strength") == AUTO:
+            settings["strength"] = result.recipe["editor"]["strength"]
+        used = self.editor.having(**settings)
         return self.put(Turn(1 + max(self._turns, default=0), self.at, base, prompt, _asked(result), used, result))
 
     def put(self, turn: Turn) -> EditResult:

@@ -72,6 +72,21 @@ def region_of(run: Asked, region: Any) -> Region | None:
     return Region(torch.cat(rows))
 
 
+def all_but(words: Sequence[str] | None, region: Where | None) -> Where | None:
+    """Return the region that is everything but where these words show; the region itself where there are none.
+
+    Raises:
+        InputError: Both are given, or a word is none.
+    """
+    if words is None:
+        return region
+    if region is not None:
+        raise InputError("Give keep or region, not both: each says where the edit may act.")
+    if isinstance(words, str) or not words or not all(isinstance(word, str) and word.strip() for word in words):
+        raise InputError(f"keep takes words of the source's prompt, such as ['dog', 'sign'], got {short(words)}.")
+    return f"keep:{','.join(words)}"
+
+
 def found(run: Asked, where: Where) -> Region:
     """Return one region of a run's source, at its pixels.
 

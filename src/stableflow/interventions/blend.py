@@ -1,6 +1,6 @@
 """How strongly, where and when a source's keys and values replace an edit's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -61,6 +61,15 @@ class Blend:
     def acts_at(self, t: float) -> bool:
         """Whether anything is blended at flow time t."""
         return self.schedule(t) > 0.0
+
+    def twice(self) -> "Blend":
+        """Return the same for a batch in which the edits' rows are there twice; one map goes with any number."""
+        mask, region = self.token_mask, self.region
+        if mask is not None and mask.ndim == 3:
+            return replace(self, token_mask=mask.repeat(2, 1, 1))
+        return (
+            self if region is None or len(region) == 1 else replace(self, region=Region(region.amount.repeat(2, 1, 1)))
+        )
 
     def apply(
         self,

@@ -31,7 +31,9 @@ class LeaveOut:
 
     region: Region
     store: KVStore
-    _divisions: dict[tuple[int, int, torch.device], Division] = field(default_factory=dict, repr=False)
+    _divisions: dict[tuple[int, int, torch.device], Division] = field(
+        default_factory=dict[tuple[int, int, torch.device], Division], repr=False
+    )
 
     def hooks(self, layers: Sequence[Layer]) -> list[OutsideHook]:
         return [OutsideHook(layer, self._divide, partial(self._supply, layer.index)) for layer in layers]

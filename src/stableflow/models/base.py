@@ -202,6 +202,17 @@ class FlowModel(Protocol):
 
 
 @runtime_checkable
+class Differentiable(FlowModel, Protocol):
+    """A model through whose passes gradients reach latents and conditioning."""
+
+    def velocity_with_grad(
+        self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance
+    ) -> Latents:
+        """Return the same as `velocity`."""
+        ...
+
+
+@runtime_checkable
 class LeavesOut(FlowModel, Protocol):
     """A model whose passes may compute some image tokens only, reading keys and values of the others."""
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import apply_rotary_emb
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -63,6 +62,8 @@ def rotary_picked(kwargs: Mapping[str, Any], pick: Pick) -> Mapping[str, Any]:
 
 
 def rotary_placed(attention: Any, keys: Tensor, kwargs: Mapping[str, Any]) -> Any:
+    from diffusers.models.embeddings import apply_rotary_emb  # late: seconds
+
     return apply_rotary_emb(attention.norm_k(keys), kwargs["image_rotary_emb"], sequence_dim=1)
 
 

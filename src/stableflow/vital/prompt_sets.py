@@ -10,12 +10,15 @@ from stableflow.reading import read_text
 PROMPT_SETS = ("diverse", "scenes")
 """Shipped sets of 64: over people, animals, objects, scenes, text and styles; and in the bundled model's words."""
 
+EDITS = "edits"
+"""The shipped set of edits, as "source -> edited": see `stableflow vital --by injection`."""
+
 LARGEST_FILE = 1_000_000  # bytes
 
 
 def prompt_set(name: str) -> tuple[str, ...]:
     """Return a shipped set."""
-    if name not in PROMPT_SETS:
+    if name not in (*PROMPT_SETS, EDITS):
         raise unknown_name("prompt set", name, PROMPT_SETS)
     return _lines((resources.files("stableflow.vital") / "prompts" / f"{name}.txt").read_text(encoding="utf-8"))
 

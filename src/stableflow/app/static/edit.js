@@ -16,7 +16,10 @@ let source = { key: null };
 export const isBusy = () => running !== null;
 
 async function during(work) {
-  if (running) return null;
+  if (running) {
+    stage.note("One thing at a time: this waits until the present request is over, or is cancelled.");
+    return null;
+  }
   running = new AbortController();
   $("go").hidden = true;
   $("cancel").hidden = false;
@@ -97,6 +100,7 @@ async function draw(where) {
     if ((await needSource(signal)) === false) return;
     mask.fitMask();
     mask.setTool(where === "box" ? "box" : "brush");
+    $("frame").scrollIntoView({ block: "nearest" });
     if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves.");
     if (where !== "word") return stage.note(where === "box" ? "Draw a box over the part that may change." : "Paint over the part that may change.");
     const ask = { ...form.sourceAsk(), where: `word:${form.state.word}` };

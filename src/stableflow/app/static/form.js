@@ -29,7 +29,8 @@ export function editAsk() {
   if (state.task === "move") return moveAsk(ask);
   if (state.task !== "free") { ask.task = state.task; delete ask.editor; delete ask.set; }
   ask.to = wishes().map((field) => field.value.trim()).filter(Boolean);
-  if ($("strength").dataset.usual !== "true") ask.strength = $("strength").value / 100;
+  if ($("strength").dataset.usual === "auto") ask.strength = "auto";
+  else if ($("strength").dataset.usual !== "true") ask.strength = $("strength").value / 100;
   if ($("grid").value === "strengths") { ask.strengths = GRID.strengths; delete ask.strength; }
   if ($("grid").value === "seeds" && state.origin === "draw") {
     ask.seeds = [0, 1, 2, 3].map((more) => ask.seed + more);
@@ -106,11 +107,12 @@ export function setPicture(picture) {
 }
 
 export function setStrength(strength) {
-  const usual = strength === null || strength === undefined;
-  $("strength").dataset.usual = usual;
+  const usual = strength === null || strength === undefined, auto = strength === "auto";
+  $("strength").dataset.usual = auto ? "auto" : usual;
   $("strength-reset").hidden = usual;
-  $("strength").value = usual ? 60 : Math.round(strength * 100);
-  $("strength-text").textContent = usual ? "usual" : `${Math.round(strength * 100)}%`;
+  $("strength-auto").hidden = auto;
+  $("strength").value = usual || auto ? 60 : Math.round(strength * 100);
+  $("strength-text").textContent = auto ? "the least that does it" : usual ? "usual" : `${Math.round(strength * 100)}%`;
 }
 
 export function fillIn(ask, { picture = null } = {}) {
@@ -198,6 +200,7 @@ export function setUpForm() {
   });
   $("more-wishes").addEventListener("click", () => addWish().focus());
   $("strength").addEventListener("input", () => setStrength($("strength").value / 100));
+  $("strength-auto").addEventListener("click", () => setStrength("auto"));
   $("strength-reset").addEventListener("click", () => setStrength(null));
   showDifferences();
   showWords();

@@ -7,7 +7,7 @@ import { fail } from "./stage.js";
 export async function showHistory(open) {
   const entries = await call("api/history");
   $("history-text").textContent = entries.length
-    ? `${entries.length} results. A picture that you downloaded brings its settings back when you drop it here.`
+    ? `${entries.length === 1 ? "One result" : `${entries.length} results`}. A picture that you downloaded brings its settings back when you drop it here.`
     : "Nothing yet. Every result is kept here, also when the app is closed.";
   $("entries").replaceChildren(...entries.map((entry) => card(entry, open)));
 }

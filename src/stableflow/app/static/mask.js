@@ -3,6 +3,7 @@ import { $ } from "./dom.js";
 
 const LONGEST = 1024, TINT = "#ff0066";
 const canvas = () => $("mask");
+const context = () => canvas().getContext("2d", { willReadFrequently: true });
 let tool = null, erasing = false, start = null, saved = null, touched = false;
 
 export const isTouched = () => touched;
@@ -27,12 +28,12 @@ export function fitMask() {
 }
 
 export function clearMask() {
-  canvas().getContext("2d").clearRect(0, 0, canvas().width, canvas().height);
+  context().clearRect(0, 0, canvas().width, canvas().height);
   touched = false;
 }
 
 export function invertMask() {
-  const draw = canvas().getContext("2d");
+  const draw = context();
   draw.globalCompositeOperation = "xor";
   draw.fillStyle = TINT;
   draw.fillRect(0, 0, canvas().width, canvas().height);
@@ -46,7 +47,7 @@ export async function showMask(url) {
   image.src = url;
   await image.decode();
   [canvas().width, canvas().height] = [image.naturalWidth, image.naturalHeight];
-  const draw = canvas().getContext("2d");
+  const draw = context();
   draw.drawImage(image, 0, 0);
   const pixels = draw.getImageData(0, 0, canvas().width, canvas().height);
   for (let i = 0; i < pixels.data.length; i += 4) {
@@ -60,7 +61,7 @@ export async function showMask(url) {
 
 // The mask as a PNG, white inside; null where nothing is drawn.
 export async function maskFile() {
-  const source = canvas().getContext("2d").getImageData(0, 0, canvas().width, canvas().height);
+  const source = context().getImageData(0, 0, canvas().width, canvas().height);
   let any = false;
   for (let i = 0; i < source.data.length; i += 4) {
     const inside = source.data[i + 3] >= 128 ? 255 : 0;
@@ -80,7 +81,7 @@ function at(event) {
 }
 
 function stroke(from, to) {
-  const draw = canvas().getContext("2d");
+  const draw = context();
   draw.globalCompositeOperation = erasing ? "destination-out" : "source-over";
   draw.strokeStyle = TINT;
   draw.lineCap = draw.lineJoin = "round";
@@ -93,7 +94,7 @@ function stroke(from, to) {
 }
 
 function box(from, to) {
-  const draw = canvas().getContext("2d");
+  const draw = context();
   draw.putImageData(saved, 0, 0);
   const [x, y] = [Math.floor(Math.min(from[0], to[0])), Math.floor(Math.min(from[1], to[1]))];
   const [width, height] = [Math.ceil(Math.abs(to[0] - from[0])), Math.ceil(Math.abs(to[1] - from[1]))];
@@ -109,7 +110,7 @@ export function setUpMask() {
     if (tool === null) return;
     surface.setPointerCapture(event.pointerId);
     start = at(event);
-    saved = surface.getContext("2d").getImageData(0, 0, surface.width, surface.height);
+    saved = context().getImageData(0, 0, surface.width, surface.height);
     touched = true;
     if (tool !== "box") stroke(start, start);
   });

@@ -98,7 +98,7 @@ export const resultsOf = (entry) =>
 function nameOf(result, entry) {
   const parts = [];
   if (new Set(entry.runs.map((run) => run.editor)).size > 1) parts.push(result.run.editor);
-  if (new Set(entry.runs.map((run) => run.strength)).size > 1) parts.push(`${Math.round(result.run.strength * 100)}%`);
+  if (new Set(entry.runs.map((run) => run.strength)).size > 1) parts.push(result.run.strength === null ? "usual" : `${Math.round(result.run.strength * 100)}%`);
   if (new Set(entry.runs.map((run) => run.seed)).size > 1) parts.push(`seed ${result.run.seed}`);
   return parts.join(", ") || result.prompt;
 }
@@ -130,6 +130,7 @@ async function pick(index) {
   shown.at = index;
   [...$("strip").children].forEach((button, i) => button.setAttribute("aria-pressed", i === index));
   await Promise.all([load($("before"), result.before), load($("after"), result.url)]);
+  if (entry.ask.picture && $("before").naturalWidth !== $("after").naturalWidth) await load($("before"), fileOf(entry, "given"));
   fit($("before"));
   reveal(true);
   setCut($("slide").value / 1000);

@@ -6,7 +6,7 @@ for all cases, `Case.call` with `Setting.asks` for what differs from case to cas
 judge may be `TaskJudge` or one of the row's own; `metrics.figure` finds where the figure is. Then one import below.
 """
 
-from stableflow.benchmarks.tasks import background, moving, pose, removal, turns
+from stableflow.benchmarks.tasks import background, moving, pose, removal, rewriting, style, turns
 from stableflow.benchmarks.tasks.rows import ROWS, Cases, Row
 
-__all__ = ["ROWS", "Cases", "Row", "background", "moving", "pose", "removal", "turns"]
+__all__ = ["ROWS", "Cases", "Row", "background", "moving", "pose", "removal", "rewriting", "style", "turns"]

@@ -9,6 +9,7 @@ from torch import Tensor
 from stableflow.checks import check_number, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.beside import UNGUIDED
+from stableflow.editing.passes import differentiable
 from stableflow.editing.path import Path
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
@@ -89,7 +90,7 @@ class GuideAndRescale(Editor):
             with torch.enable_grad():
                 z = z.detach().requires_grad_()
                 run.nfe["edit"] += 1
-                own = self.model.velocity_with_grad(z, t, rows, guidance_scale=UNGUIDED)
+                own = differentiable(self.model).velocity_with_grad(z, t, rows, guidance_scale=UNGUIDED)
                 apart = [(keys - known).square().mean((1, 2)).sum() for keys, known in zip(kept.taken(), wanted)]
                 energy = torch.stack(apart).mean()
                 (gradient,) = torch.autograd.grad(energy, z)

@@ -32,9 +32,10 @@ class Moving(Holding):
     """Everything but the hole that things leave is the source's, carried to its new place; the hole is drawn anew.
 
     With c(i) the place that i is read from, K_i = K_src[c(i)] and V_i = V_src[c(i)] outside the hole, in all layers and
-    at all times, and z_t = z_t^src[c] there after every step; inside, nothing is held, and z_t = (1 - t) fill + t noise at the first time, with the hole filled smoothly from its
-    border. Keys are met before they are turned to their position (RoPE), so that K_src[c(i)] turns itself to i. Where
-    things move by no whole tokens, are resized, turned or bent, the source is the inverted collage, and c(i) = i.
+    at all times, and z_t = z_t^src[c] there after every step; inside nothing is held, and the first z_t is
+    (1 - t) fill + t noise, with the hole filled smoothly from its border. Keys are met before they are turned to their
+    position (RoPE), so that K_src[c(i)] turns itself to i. Where things move by no whole tokens, are resized, turned or
+    bent, the source is the inverted collage, and c(i) = i.
     At the end the things' own pixels are pasted at their new places; outside, the result is the given picture.
     The prompt is what the hole shows: the source's own does, one that leaves the things out does better.
 
@@ -71,8 +72,7 @@ class Moving(Holding):
         return OUTSIDE
 
     def acting(self, run: Run, region: Region | None) -> Region | None:
-        hole = self.carrying(run).hole
-        return hole if region is None else Region((region.amount > 0).float()) | hole
+        return self.carrying(run).hole if region is None else region | self.carrying(run).hole
 
     def prepared(self, run: Run) -> Source:
         carrying = self.carrying(run)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from stableflow.checks import check_count, check_steps
 from stableflow.editing.base import Editor, editor
+from stableflow.editing.passes import differentiable
 from stableflow.editing.path import Path
 from stableflow.editing.prompts import with_negative
 from stableflow.editing.run import Run
@@ -101,7 +102,7 @@ class NullText(Editor):
         def stepped() -> Latents:
             told = having_negative(run.source.conditioning, fitted)
             run.nfe["edit"] += 1
-            return z + (t1 - t0) * self.model.velocity_with_grad(z, t0, told, guidance_scale=scale)
+            return z + (t1 - t0) * differentiable(self.model).velocity_with_grad(z, t0, told, guidance_scale=scale)
 
         with torch.enable_grad():
             for _ in range(self.fits):

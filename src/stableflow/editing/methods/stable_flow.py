@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from stableflow.checks import check_choice
+from stableflow.checks import LARGEST_GUIDANCE, check_choice, check_number
+from stableflow.editing.apart import pushed
 from stableflow.editing.base import editor
 from stableflow.editing.computing import COMPUTE, Compute
 from stableflow.editing.dial import brings_strengths, refuse_strengths, weights_by_row
@@ -29,6 +30,7 @@ from stableflow.flow.skipping import every_nth, steady_times
 from stableflow.interventions import ReuseResidual
 from stableflow.interventions.blend import WHOLE_FLOW, Blend
 from stableflow.models.base import Intervention
+from stableflow.types import Latents
 from stableflow.vital.presets import VITAL, VitalSet, resolve_layers
 
 
@@ -55,6 +57,7 @@ class StableFlow(Holding):
         compute: "region" computes the region's image tokens alone and reads keys and values of the others from the
             source; the same edit, to rounding, at a share of the cost. Refused where it would be another edit. "auto"
             does so wherever it is the same and pays; the recipe's "computed" says what was done and why. "all" never.
+        away: How far edits are led away from what the source's prompt says, inside the region; one more row an edit.
 
     Example:
         >>> editor = StableFlow(load("tiny"))
@@ -73,6 +76,7 @@ class StableFlow(Holding):
     kv_memory: KVMemory = "auto"
     preset: str | SpeedPreset | Mapping[str, Any] = "exact"
     compute: Compute = "auto"
+    away: float = 0.0
     keep: InitVar[KVMemory | None] = None
 
     def __post_init__(self, keep: KVMemory | None) -> None:
@@ -85,6 +89,7 @@ class StableFlow(Holding):
         if self.policy is not None:
             object.__setattr__(self, "policy", make_policy(self.policy))
         check_choice("compute", self.compute, COMPUTE)
+        check_number("away", self.away, 0, LARGEST_GUIDANCE)
         checked = Blend(as_schedule(self.weight, "weight").within(*as_window(self.t_window)), self.token_mask)
         object.__setattr__(self, "token_mask", checked.token_mask)
 
@@ -127,7 +132,17 @@ class StableFlow(Holding):
     def interventions(self, run: Run) -> Sequence[Intervention]:
         return [*super().interventions(run), ReuseResidual(self._others(run), self._spared(run))]
 
+    def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
+        if self.away == 0.0:
+            return super().step(run, z, t0, t1)
+        velocity = run.once("pushed", lambda: pushed(run, self.guidance(run), self.away))
+        return run.advance(run.once("solver", lambda: self.solver(run)), velocity, z, t0, t1)
+
     def blend(self, run: Run, hold: Hold) -> Blend:
+        blend = self._blend(run, hold)
+        return blend if self.away == 0.0 else blend.twice()
+
+    def _blend(self, run: Run, hold: Hold) -> Blend:
         if brings_strengths(run) and hold.where != "outside":
             weights = weights_by_row(run, self.strength)
             return Blend(hold.weight, weights if self.token_mask is None else weights * self.token_mask)

@@ -12,4 +12,4 @@ def background(details: str) -> Task:
     are put back either.
     """
     take_none("background", details)
-    return Task("background", settings={"policy": "background"}, looks_for="~foreground", exact=False)
+    return Task("background", settings={"policy": "background", "layers": "all"}, looks_for="~kept", exact=False)

@@ -64,6 +64,16 @@ def as_task(task: str | Task | None) -> Task | None:
     return TASKS[name](details)
 
 
+SHARED = ("strength", "negative", "guidance_scale", "kv_memory", "preset")
+"""Settings that go from one editor to another where a task asks for the other."""
+
+
+def taken_along(editor: Any, kind: Any) -> dict[str, Any]:
+    """Return the settings of an editor that go with its user to another kind, as far as both have them."""
+    both = {*editor.setting_names()} & {*kind.setting_names()}
+    return {name: getattr(editor, name) for name in SHARED if name in both}
+
+
 def take_none(name: str, details: str) -> None:
     """Raise InputError where a task that takes no details is given some."""
     if details:

@@ -8,8 +8,9 @@ def remove(details: str) -> Task:
     """Take away what the edited prompt no longer names.
 
     All layers hold everything outside the region, and nothing is held inside: there the object's own values would carry
-    it back, which is why injection in the vital layers removes nothing. Without a region, the place of the words that
+    it back, which is why injection in the vital layers removes nothing. There the edit is also led away from what the
+    source's prompt says, since the noise remembers the thing as well. Without a region, the place of the words that
     the edited prompt lost is looked for.
     """
     take_none("remove", details)
-    return Task("remove", settings={"policy": "region"}, looks_for="lost")
+    return Task("remove", settings={"policy": "region", "layers": "all", "away": 0.5}, looks_for="lost")

@@ -97,7 +97,10 @@ def measure(
     reporter = Reporter(quiet=quiet, form=form)
     check_choice("--by", by, ["bypass", "injection"])
     check_choice("--judge", judge or "truth", ["truth", "model"])
+    cluster.check()
     if by == "injection":
+        if cluster.ray:
+            raise InputError("--by injection runs in one process; leave --ray out.")
         choose_by_injection(
             model, loading, edits=edits, count=count, most=most, judge=judge, racing=protocol != "exact", steps=steps,
             seed=seed, out=out, reporter=reporter,
@@ -108,7 +111,6 @@ def measure(
     texts = None if prompts is None else _prompts(prompts)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     names = tuple(similarity or ["dino_cls", "dino_patch"])
-    cluster.check()
     _check(names, windows, strips, cluster.ray, settings, part)
     if not dry_run:
         check_figures()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from stableflow.errors import InputError
-from stableflow.jobs.cells import Record
 
 Work = TypeVar("Work")
 
@@ -25,7 +24,7 @@ class Task(Generic[Work]):
     work: Work
 
 
-Compute = Callable[[Work], Mapping[str, Record]]
+Compute = Callable[[Work], Mapping[str, Any]]
 """From a task's work to the records of all of its keys."""
 
 Told = Callable[[int, int], None]

@@ -57,7 +57,8 @@ COMMANDS += [
     ("bench", "no-such-set"), ("bench", "pie-bench"), ("bench", "flowedit", "--data", "/"), ("report", "no_folder"),
     ("report", "/dev/null"), ("doctor", "--model", "/no/model"), ("maps", "--prompt", "a", "--to", "b"), ("fly",),
     ("maps", "--prompt", "a", "--to", "b", "--point", "1"), ("maps", "--prompt", "a", "--to", "b", "--point", HUGE + ",1"),
-    ("scenes", "extra"), ("train",), ("bench",),
+    ("scenes", "extra"), ("train",), ("bench",), ("batch", "no-such.csv"), ("batch", "/"), ("batch", "/dev/zero"),
+    (*VITAL, "--address", "auto"), (*BENCH, "--gpu-type", "A100"), ("batch", "jobs.csv", "--ray", "-1"),
 ]  # fmt: skip
 
 

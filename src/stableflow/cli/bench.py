@@ -29,7 +29,6 @@ from stableflow.cli.output import Format, Reporter
 from stableflow.errors import InputError, unknown_name
 from stableflow.files import check_writable, write_text_atomic
 from stableflow.jobs.cells import Cells
-from stableflow.jobs.on_ray import run_on_ray
 from stableflow.jobs.run import Shard
 from stableflow.metrics import (
     LPIPS,
@@ -62,6 +61,7 @@ SCENE_TABLE = ("edited", "told_kept", "hidden_kept", "psnr", "clip_txt", "clip_i
 def bench(
     dataset: Annotated[str, typer.Argument(help=f"{', '.join((*SCENES, *FILES))}, or tasks.")],
     model: o.ModelOptions,
+    cluster: o.RayOptions,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder or YAML of the data set; scenes need none.")
     ] = None,
@@ -81,7 +81,6 @@ def bench(
     ] = None,
     out: o.Out = Path("out/bench"),
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
-    ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0,
     dry_run: o.DryRun = False,
     quiet: o.Quiet = False,
     form: o.OutputFormat = Format.text,
@@ -89,19 +88,20 @@ def bench(
     """Edit every case under every setting and judge the edits. Stopped at any time, the same command goes on."""
     reporter = Reporter(quiet=quiet, form=form)
     name = model.model or "tiny"
-    check_count("--ray", ray, 0, 1024)
+    cluster.check()
     if lpips is not None and not lpips.is_dir():
         raise InputError(f"--lpips: there is no folder {lpips}.")
     if data is not None and not data.exists():
         raise InputError(f"--data: there is no file or folder {data}.")
     check_count("--count", count, 1, MOST_CASES)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
+    if cluster.ray and part.count > 1:
+        raise InputError("--ray runs all trials; leave --shard out.")
     if dataset == "tasks":
-        bench_task(task, name, model, count=count, real=real, out=out, shard=part, reporter=reporter, dry_run=dry_run)
+        kept = {"shard": part, "cluster": cluster, "dry_run": dry_run}
+        bench_task(task, name, model, count=count, real=real, out=out, reporter=reporter, **kept)
         return
     _cases(dataset, data, count)  # a bad data set is refused before a model is loaded
-    if ray and part.count > 1:
-        raise InputError("--ray runs all trials; leave --shard out.")
     SETTINGS[settings]
     if not dry_run:
         check_figures()
@@ -129,9 +129,9 @@ def bench(
         }
         reporter.result(plan, [f"{key}: {value}" for key, value in plan.items()])
         return
-    if ray:
+    if cluster.ray:
         with reporter.counter("editing") as told:
-            run_on_ray(benchmark.tasks(), opening, benchmark.cells, workers=ray, told=told)
+            cluster.run(benchmark.tasks(), opening, benchmark.cells, told)
     with reporter.counter("editing") as told:
         finished = benchmark.run(shard=part, told=told)
     if not finished:

@@ -1,11 +1,12 @@
 """`stableflow bench tasks`: a task of ours against its rivals, over scenes whose truth is known."""
 
+from functools import partial
 from pathlib import Path
 
 from stableflow.benchmarks.run import Benchmark
 from stableflow.benchmarks.summary import categories, failures, markdown, summarise
 from stableflow.benchmarks.tasks import ROWS
-from stableflow.cli.options import LoadOptions
+from stableflow.cli.options import LoadOptions, RayOptions
 from stableflow.cli.output import Reporter
 from stableflow.errors import InputError
 from stableflow.files import write_text_atomic
@@ -15,23 +16,24 @@ from stableflow.reports.sheet import write_sheet
 
 def bench_task(
     task: str | None, name: str, model: LoadOptions, *, count: int, real: bool, out: Path, shard: Shard,
-    reporter: Reporter, dry_run: bool,
+    cluster: RayOptions, reporter: Reporter, dry_run: bool,
 ) -> None:  # fmt: skip
     """Run a row of the task benchmark; stopped at any time, the same command goes on."""
     if task is None:
         raise InputError(f"--task is missing: which row, of {', '.join(ROWS)}.")
     row = ROWS[task]
-    found = row.cases(count, real)
-    loaded = model.load(name, reporter)
-    ways = row.ways(loaded, real)
     kind = "real" if real else "drawn"
-    benchmark = Benchmark(
-        loaded, f"task {task}, {kind}", found.cases, ways, found.judges, folder=None if dry_run else out
-    )
+    reporter.say(f"loading {name} ...")
+    opening = partial(open_task, task, name, model, count, real, None if dry_run else out.resolve())
+    benchmark = opening()
+    ways = benchmark.settings
     if dry_run:
-        plan = {"cases": len(found.cases), "ways": [way.name for way in ways], "trials": len(benchmark.tasks())}
+        plan = {"cases": len(benchmark.cases), "ways": [way.name for way in ways], "trials": len(benchmark.tasks())}
         reporter.result(plan, [f"{key}: {value}" for key, value in plan.items()])
         return
+    if cluster.ray:
+        with reporter.counter("editing") as told:
+            cluster.run(benchmark.tasks(), opening, benchmark.cells, told)
     with reporter.counter("editing") as told:
         finished = benchmark.run(shard=shard, told=told)
     if not finished:
@@ -51,3 +53,11 @@ def bench_task(
     values = {way: {figure: value.mean for figure, value in figures.items()} for way, figures in summary.items()}
     lines = [tables[1], *(f"{way}: {number} failed" for way, number in failed.items()), *files]
     reporter.result({"summary": values, "failed": failed, "files": files}, lines)
+
+
+def open_task(task: str, name: str, model: LoadOptions, count: int, real: bool, out: Path | None) -> Benchmark:
+    """Load everything that running the trials of a row needs; a worker process does so for itself."""
+    row = ROWS[task]
+    found, loaded = row.cases(count, real), model.load(name)
+    kind = "real" if real else "drawn"
+    return Benchmark(loaded, f"task {task}, {kind}", found.cases, row.ways(loaded, real), found.judges, folder=out)

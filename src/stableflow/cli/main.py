@@ -12,7 +12,21 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from stableflow.cli import app as web
-from stableflow.cli import bench, doctor, edit, editors, invert, maps, models, move, scenes, session, train, vital
+from stableflow.cli import (
+    batch,
+    bench,
+    doctor,
+    edit,
+    editors,
+    invert,
+    maps,
+    models,
+    move,
+    scenes,
+    session,
+    train,
+    vital,
+)
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
 
@@ -32,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("edit")(edit.edit)
+app.command("batch")(batch.batch)
 app.command("move")(move.move)
 app.command("invert")(invert.invert)
 app.add_typer(session.app, name="session")

@@ -1,5 +1,6 @@
 """Options that several verbs share, in groups."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -7,8 +8,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 import typer
 
+from stableflow.checks import check_count
 from stableflow.cli.output import Format, Reporter
-from stableflow.errors import unknown_name
+from stableflow.errors import InputError, unknown_name
+from stableflow.jobs.on_ray import run_on_ray
+from stableflow.jobs.run import Results, Task, Told
 from stableflow.models.base import FlowModel
 from stableflow.models.devices import choose_device
 from stableflow.models.load import load, planned
@@ -195,6 +199,33 @@ class EditOptions:
         str | None, typer.Option("--weight", help="Of the injection: 0 to 1, or over flow time as 1:1,0.4:0 [1].")
     ] = None
     window: Annotated[str | None, typer.Option("--window", help="Inject at these flow times only, as 0.4,1.")] = None
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Whether and where a job runs on Ray."""
+
+    title: ClassVar[str] = "Ray"
+
+    ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Of a running cluster: auto or host:port [RAY_ADDRESS, or this machine alone]."),
+    ] = None
+    gpu_type: Annotated[
+        str | None, typer.Option("--gpu-type", help="Only on machines with this accelerator, such as A100.")
+    ] = None
+
+    def check(self) -> None:
+        """Raise InputError unless the options go together."""
+        check_count("--ray", self.ray, 0, 1024)
+        if not self.ray and (self.address or self.gpu_type):
+            raise InputError("--address and --gpu-type are for --ray: say in how many actors, such as --ray 4.")
+
+    def run(self, tasks: Sequence[Task[Any]], opening: Callable[[], Any], cells: Results, told: Told) -> None:
+        """Compute the unfinished tasks of a job on Ray."""
+        where = {"address": self.address, "gpu_type": self.gpu_type}
+        run_on_ray(tasks, opening, cells, workers=self.ray, told=told, **where)
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,7 @@ def order_from(*layers: dict[str, Any]) -> Order:
     try:
         order = Order.model_validate(merged)
     except ValidationError as error:
-        known = ", ".join(name for name in Order.model_fields if name not in ("version", "expected", "image_digest"))
-        raise InputError(f"{faults(error)}. Known settings: {known}.") from error
+        raise InputError(f"{faults(error)}.{_known(error)}") from error
     EDITORS[order.editor]  # an unknown name lists the known ones
     _check_complete(order)
     return order
@@ -88,6 +87,14 @@ def where(mask: str | None) -> str | None:
     if mask is None or ":" in mask or mask.removeprefix("~") in REGIONS:
         return mask
     return f"~mask:{mask[1:]}" if mask.startswith("~") and not Path(mask).exists() else f"mask:{mask}"
+
+
+def _known(error: ValidationError) -> str:
+    """The known settings, where one is unknown."""
+    if all(fault["type"] != "extra_forbidden" for fault in error.errors(include_url=False)):
+        return ""
+    names = [name for name in Order.model_fields if name not in ("version", "expected", "image_digest")]
+    return f" Known settings: {', '.join(names)}."
 
 
 def _check_complete(order: Order) -> None:

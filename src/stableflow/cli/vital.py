@@ -22,7 +22,6 @@ from stableflow.errors import InputError
 from stableflow.files import check_writable
 from stableflow.images import comparison_grid, save_png, to_pil
 from stableflow.interventions.blend import WHOLE_FLOW
-from stableflow.jobs.on_ray import run_on_ray
 from stableflow.jobs.run import Shard
 from stableflow.models.base import FlowModel
 from stableflow.reports.figures import check_figures, save_figure
@@ -59,6 +58,7 @@ app = typer.Typer(
 def measure(
     model: Annotated[str, typer.Argument(help="tiny (bundled), a folder, a file, or a hub id.")],
     loading: o.LoadOptions,
+    cluster: o.RayOptions,
     protocol: Annotated[str, typer.Option("--protocol", help=f"{', '.join(PROTOCOLS)}.")] = "exact",
     prompts: Annotated[
         str | None, typer.Option("--prompts", help=f"{', '.join(PROMPT_SETS)}, or a file [the preset's, or diverse].")
@@ -81,7 +81,6 @@ def measure(
     windows: Annotated[int, typer.Option("--windows", help="Also measure in so many windows of steps.")] = 0,
     strips: Annotated[int, typer.Option("--strips", help="Draw every layer's bypass for so many prompts.")] = 0,
     shard: Annotated[str | None, typer.Option("--shard", help="Do part i of n, as 2/4; same --out for all.")] = None,
-    ray: Annotated[int, typer.Option("--ray", help="Run in so many Ray actors.")] = 0,
     by: Annotated[str, typer.Option("--by", help="bypass, or injection: by what injecting a layer does.")] = "bypass",
     edits: Annotated[
         str | None, typer.Option("--edits", help="By injection: a file of lines 'source -> edited'; one a task.")
@@ -98,7 +97,10 @@ def measure(
     reporter = Reporter(quiet=quiet, form=form)
     check_choice("--by", by, ["bypass", "injection"])
     check_choice("--judge", judge or "truth", ["truth", "model"])
+    cluster.check()
     if by == "injection":
+        if cluster.ray:
+            raise InputError("--by injection runs in one process; leave --ray out.")
         choose_by_injection(
             model, loading, edits=edits, count=count, most=most, judge=judge, racing=protocol != "exact", steps=steps,
             seed=seed, out=out, reporter=reporter,
@@ -109,7 +111,7 @@ def measure(
     texts = None if prompts is None else _prompts(prompts)
     part = Shard.parse(shard) if shard else Shard.of_torchrun()
     names = tuple(similarity or ["dino_cls", "dino_patch"])
-    _check(names, windows, strips, ray, settings, part)
+    _check(names, windows, strips, cluster.ray, settings, part)
     if not dry_run:
         check_figures()
         check_writable(out)
@@ -129,10 +131,10 @@ def measure(
         plan = _plan(job, windows)
         reporter.result(plan, [f"{name}: {value}" for name, value in plan.items()])
         return
-    if ray:
+    if cluster.ray:
         with reporter.counter("measuring") as told:
             opening = partial(open_measurer, model, loading, job.prompts, settings, names, encoder)
-            run_on_ray(job.tasks(), opening, job.cells, workers=ray, told=told)
+            cluster.run(job.tasks(), opening, job.cells, told)
     with reporter.counter("measuring") as told:
         if not job.run(shard=part, told=told):
             reporter.result(
@@ -209,7 +211,6 @@ def _check(names: Sequence[str], windows: int, strips: int, ray: int, settings: 
     for name in names:
         SIMILARITIES[name]
     check_count("--strips", strips, 0)
-    check_count("--ray", ray, 0, 1024)
     check_count(
         "--windows", windows, 0, settings.num_steps, hint=f"There are {settings.num_steps} steps to split into windows."
     )

@@ -2,12 +2,11 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from stableflow.errors import InputError
-from stableflow.jobs.cells import Cells, Record
 
 Work = TypeVar("Work")
 
@@ -25,11 +24,28 @@ class Task(Generic[Work]):
     work: Work
 
 
-Compute = Callable[[Work], Mapping[str, Record]]
+Compute = Callable[[Work], Mapping[str, Any]]
 """From a task's work to the records of all of its keys."""
 
 Told = Callable[[int, int], None]
 """Told how many cells are done, of how many."""
+
+
+@runtime_checkable
+class Results(Protocol):
+    """Where a job keeps what its cells found: `Cells`, or anything that does as much."""
+
+    def has(self, keys: Iterable[str]) -> bool:
+        """Whether all of these are done."""
+        ...
+
+    def put(self, key: str, record: Any) -> None:
+        """Keep one result."""
+        ...
+
+    def refresh(self) -> None:
+        """Read what other processes have added."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +80,7 @@ class Shard:
 def run_tasks(
     tasks: Sequence[Task[Work]],
     compute: Compute[Work],
-    cells: Cells,
+    cells: Results,
     *,
     shard: Shard = Shard(),
     told: Told | None = None,

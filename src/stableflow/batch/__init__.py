@@ -1,0 +1,1 @@
+"""Many orders from a table: one row an order, each made once, whole or not at all."""

@@ -81,6 +81,11 @@ def test_no_region_and_the_whole_picture_are_the_same_edit_where_nothing_is_held
     assert torch.equal(nowhere.images, source.images.expand(2, -1, -1, -1))
 
 
+def rounding(latents):
+    """What float32 leaves after a few passes, of the largest value: random weights drive some methods' beyond 20."""
+    return 1e-6 * max(10.0, float(latents.abs().max()))
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_edit_may_have_a_region_of_its_own(model, name):
     editor = make(name, model)
@@ -89,10 +94,10 @@ def test_every_edit_may_have_a_region_of_its_own(model, name):
     both = editor.edit(source, [Edit(EDITS[0], region=left), Edit(EDITS[1])], region=right)
     alone = [editor.edit(source, prompt, region=where) for prompt, where in zip(EDITS, (left, right))]
     for row, single in enumerate(alone):
-        assert gap(both.latents[row], single.latents[0]) <= 1e-5
+        assert gap(both.latents[row], single.latents[0]) <= rounding(single.latents)
     mixed = editor.edit(source, [Edit(EDITS[0], region="box:0,0,8,16"), EDITS[1]])
     assert gap(mixed.latents[1], alone[1].latents[0]) > 1e-3, "an edit without a region acts everywhere"
-    assert gap(mixed.latents[0], alone[0].latents[0]) <= 1e-5
+    assert gap(mixed.latents[0], alone[0].latents[0]) <= rounding(alone[0].latents)
 
 
 @pytest.mark.parametrize("real", [True, False])

@@ -12,7 +12,6 @@ from stableflow.editing.looking import (
     on_path,
     split_words,
     where_differs,
-    with_neighbours,
 )
 from stableflow.editing.where import REGIONS, Asked, size_of, take_none
 from stableflow.errors import InputError, unknown_name
@@ -62,7 +61,7 @@ def of_kept(run: Asked, details: str) -> Region:
 
 @REGIONS.register("rewritten")
 def of_rewritten(run: Any, details: str) -> Region:
-    """Where lost words show in the source and new ones in a draft of the edit, and a token around; a region an edit.
+    """Where lost words show in the source and new ones in a draft of the edit; a region an edit.
 
     The draft is the edit with nothing held, from the source's own noise. It costs one more edit, and tells where the
     model itself would put what is not there yet.
@@ -74,18 +73,15 @@ def of_rewritten(run: Any, details: str) -> Region:
     states = [(t, drafts[t][-len(run.edits) :]) for t in nearest([t for t in drafts if t > 0])]
     found = []
     for row, edited in enumerate(run.edits.prompts):
-        (kept, gained), (_, lost), here = (
-            split_words(edited, source),
-            split_words(source, edited),
-            Region.nowhere(size_of(run)),
-        )
+        (kept, gained), lost = split_words(edited, source), split_words(source, edited)[1]
+        here = Region.nowhere(size_of(run))
         if gained:
             drawn = [(t, z[[row]]) for t, z in states]
             encode = run.model.encode_prompt
             here |= where_differs(run, encode([edited]), encode([" ".join(kept)]), drawn)
         if lost:
             here |= _without(run, [" ".join(kept)])
-        found.append(with_neighbours(run, here).amount)
+        found.append(here.amount)
     return Region(torch.cat(found))
 
 

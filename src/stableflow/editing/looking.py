@@ -73,15 +73,6 @@ def of_tokens(run: Asked, inside: Float[Tensor, "1 token_rows token_columns"]) -
     return Region(inside.repeat_interleave(side, 1).repeat_interleave(side, 2)).cropped(size_of(run))
 
 
-def with_neighbours(run: Asked, region: Region) -> Region:
-    """Return a region with the tokens above, below and beside those that it touches."""
-    side, (rows, columns) = run.model.pixel_multiple, grid_of(run)
-    inside = region.padded((rows * side, columns * side)).tokens((rows, columns), "any").unflatten(1, (rows, columns))
-    inside = inside[..., 0]
-    tall, wide = F.max_pool2d(inside, (3, 1), 1, (1, 0)), F.max_pool2d(inside, (1, 3), 1, (0, 1))
-    return of_tokens(run, torch.maximum(tall, wide))
-
-
 def grid_of(run: Asked) -> tuple[int, int]:
     """Return rows and columns of the source's tokens."""
     made, side = run.source.fingerprint, run.model.pixel_multiple

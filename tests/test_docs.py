@@ -135,7 +135,7 @@ def test_files_that_the_pages_point_to_exist():
 
 def test_every_editor_has_its_row():
     page = (ROOT / "docs/editors.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([a-z-]+) \| (?:\[|none)", page, re.MULTILINE)
+    rows = re.findall(r"^\| ([a-z-]+) \| (?:\[|none \|)", page, re.MULTILINE)
     assert rows == list(EDITORS), "python examples/editors_table.py docs/editors.md writes them"
 
 

@@ -85,7 +85,7 @@ def test_run_files(command, folder, tmp_path):
 
 
 def test_json_goes_to_stdout_alone(command, generated):
-    code, out, err = command(*generated, "--out", "o", "--format", "json")
+    code, out, err = command(*generated, "--out", "o", "--format", "json", "--no-check")
     assert code == 0 and err == ""
     assert [Path(file).name for file in json.loads(out)["files"]] == [
         "source.png", "edit_1.png", "edit_2.png", "comparison.png", "result.json",
@@ -232,7 +232,7 @@ def refused(answer, message, tmp_path):
         (["--window", "1,0"], "t_window"),
         (["--window", "now"], "window"),
         (["--solver", "rk9"], "Unknown solver 'rk9'"),
-        (["--keep", "disk"], "keep"),
+        (["--keep", "tape"], "keep"),
         (["--dtype", "int8"], "dtype: Input should be 'float32', 'bfloat16' or 'float16'"),
         (["--offload", "group", "--device", "cpu"], "this run is on the CPU"),
         (["--image", "photo.png"], "--seed draws a picture and --image gives one"),

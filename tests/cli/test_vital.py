@@ -101,7 +101,7 @@ def test_bench_and_report(command, tmp_path):
         (["bench", "imagenet"], "Unknown data set 'imagenet'"),
         (["bench", "pie-bench"], "--data is missing"),
         (["bench", "scenes", "--settings", "every"], "Unknown set of settings 'every'"),
-        (["bench", "scenes", "-n", "0"], "--count must be 1 or more"),
+        (["bench", "scenes", "-n", "0"], "--count must lie in [1, 100000], got 0"),
         (["report", "nowhere"], "holds no benchmark"),
     ],
 )

@@ -65,7 +65,8 @@ def test_every_editor_edits_what_every_editor_draws_or_reads(model, name):
     assert result.images.shape == (3, 3, SIZE, SIZE) and result.latents.shape == (3, *source.latents.shape[1:])
     assert gap(result.latents, source.latents) > 1e-2
     assert torch.equal(result.latents, editor.edit(source, EDITS).latents)
-    assert gap(result.latents[1:2], editor.edit(source, EDITS[1]).latents) <= 1e-5
+    alone = editor.edit(source, EDITS[1]).latents
+    assert gap(result.latents[1:2], alone) <= 2e-6 * max(5.0, float(alone.abs().max()))  # float32, of the largest
     assert result.recipe["editor"]["name"] == name
     assert json.loads(json.dumps(result.recipe))["edits"] == EDITS
     fewer = {"num_steps": 4} if editor.needs_path else {}

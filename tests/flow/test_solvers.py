@@ -71,7 +71,7 @@ def test_evaluations_per_step(name):
     solver.init(velocity, 1.0, latents)
     calls.clear()
     integrate(velocity, latents, linear_time_grid(10), solver)
-    started = 1 if name == "fireflow" else 0
+    started = 1 if name in ("fireflow", "uni_inv") else 0
     assert len(calls) == 10 * solver.evals_per_step + started
 
 

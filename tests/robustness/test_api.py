@@ -137,7 +137,13 @@ REGIONS = [*none_of(NO_TEXT, object), "", "x", "box", "box:", "box:1,2,3", "box:
            "word:zebra", "word:(", "amount:", "amount:1x1x1:x", "amount:0x0x0:", "amount:-1x2x3:AAAA", "~", "~~", "~x",
            "amount:1x99999999x99999999:AAAA", torch.ones(1, 16, 16), np.ones((16, 16)), lambda run: None, lambda run: 1,
            sf.Region.everywhere((16, 64))]  # fmt: skip
-EDIT = {"source": SOURCES, "prompts": WISHES, "region": REGIONS, "exact": NO_FLAG, "callback": NO_FUNCTION}
+EDIT = {
+    "source": SOURCES,
+    "prompts": WISHES,
+    "region": REGIONS,
+    "exact": none_of(NO_FLAG, None),
+    "callback": NO_FUNCTION,
+}
 
 
 @pytest.mark.parametrize("argument", EDIT)
@@ -159,7 +165,7 @@ def test_edit(editor, source, argument):
     check(f"edit {argument}", over(editor.edit, argument, EDIT[argument], *words.get(argument, (argument,)), **others))
 
 
-FREE_TEXT = {"negative", "inversion_prompt"}
+FREE_TEXT = {"negative", "inversion_prompt", "opposite"}
 OUT_OF_RANGE = {
     ("flowedit", "n_max"): [0, 29], ("flowedit", "n_min"): [24], ("flowedit", "n_avg"): [0], ("sdedit", "num_steps"): [0],
     ("stable-flow", "layers"): ["", "some", [99], [0, 0], [0.5], [NAN], ["0"], [True], [2**70]],
@@ -167,7 +173,7 @@ OUT_OF_RANGE = {
     ("stable-flow", "t_window"): [(1, 0), (0, 2), (NAN, 1), (0,), 1, "0,1", (None, 1), ("0", "1")],
     ("stable-flow", "policy"): ["", "no", {"x": 1}, {"hold": 7}, {"hold": [{"layers": "x"}]}, {"pin": NAN}, {"pin": 2}, [1]],
     ("stable-flow", "preset"): ["", "no", {}, {"name": 1}, {"x": 1}, {"name": "a", "num_steps": "8"}],
-    ("stable-flow", "kv_memory"): ["", "disk"],
+    ("stable-flow", "kv_memory"): ["", "tape"],
     ("stable-flow", "token_mask"): [7, "x", torch.ones(4), torch.ones(4, 4) * NAN, torch.ones(4, 4) * 2, np.ones((4, 4), object)],
     ("rf-inversion", "t_window"): [(1, 0), (NAN, 1), (0,), "x"], ("rf-inversion", "gamma"): [1.01], ("rf-inversion", "eta"): [1.5],
     ("rf-solver-edit", "inject_steps"): [16], ("rf-solver-edit", "layers"): [[99], [0, 0], [0.5], ["a"], "x"],

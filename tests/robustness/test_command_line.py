@@ -36,11 +36,11 @@ OPTIONS = {
     EDIT: {
         "--seed": ["-1", "1.5", "x", HUGE], "--steps": NUMBERS[:-1], "--guidance": ["nan", "inf", "-1", "x", "1e30"], "--height": ["0", "-64", "63", HUGE, "x"],
         "--width": ["0", "65", HUGE], "--solver": ["rk9", ""], "--editor": ["", "no-such", "Stable-Flow", "a\x1b[31m"],
-        "--set": ["x", "=1", "no_such=1", "weight=nan", "weight=[", "layers=[99]", "layers={}", "t_window=5", "preset=7", "policy={}", "strength=2", "kv_memory=disk",
+        "--set": ["x", "=1", "no_such=1", "weight=nan", "weight=[", "layers=[99]", "layers={}", "t_window=5", "preset=7", "policy={}", "strength=2", "kv_memory=tape",
                   "guidance_scale=-1", "guidance_scale=[1,2,3]", "token_mask=1", "weight=" + "[" * 500],
         "--mask": ["no-such.png", "/", "/dev/null", "box:", "box:1,2,3", "box:nan,0,1,1", "box:0,0,999,999", "word:zebra", "polygon:1", "points:-1,1,1", "~box:x", "x:y", "amount:1x1x1:!!"],
         "--strength": ["-0.1", "1.1", "nan", "x", ""], "--negative": ["ugly", "", "\udcff"], "--edit-guidance": ["nan", "-1", "x"], "--layers": ["x", "99", "0,0", "1.5", "-1"],
-        "--weight": ["2", "nan", "x", "1:2:3"], "--window": ["1,0", "x", "0", "nan,1", "0,1,2"], "--keep": ["disk", ""], "--preset": ["best", ""], "--nudge": ["0", "-1", "nan", "1e30"],
+        "--weight": ["2", "nan", "x", "1:2:3"], "--window": ["1,0", "x", "0", "nan,1", "0,1,2"], "--keep": ["tape", ""], "--preset": ["best", ""], "--nudge": ["0", "-1", "nan", "1e30"],
         "--inversion": ["exactly"], "--config": ["no-such.yaml", "/", "/dev/zero"], "--from-image": ["no-such.png", "/", "/dev/null"], "--image": ["no-such.png", "/"],
         "--session": ["a\0b", "~nosuchuserhere/s", "/dev/null/x"][:0], "--model": ["tiney", "/no/model", "a\0b"], "--dtype": ["int8"], "--device": ["moon", "cuda:99"],
     },

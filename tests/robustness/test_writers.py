@@ -62,7 +62,10 @@ def test_there_is_no_writer_that_does_not_write_aside():
         if writes:
             found[str(path.relative_to(SOURCE))] = writes
     in_memory = {"reports/page.py", "sixteen_bit.py"}  # a figure into a buffer; what exact.py gives a path aside to
-    assert {name: lines for name, lines in found.items() if name not in in_memory} == {}
+    no_files = {"benchmarks/perf/regions.py"}  # the system's counter of memory
+    diffusers_own = {"integrations/modular.py", "integrations/pipeline.py"}  # folders as `save_pretrained` writes them
+    known = in_memory | no_files | diffusers_own
+    assert {name: lines for name, lines in found.items() if name not in known} == {}
 
 
 def no_space(*arguments, **settings):

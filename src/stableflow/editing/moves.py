@@ -117,6 +117,23 @@ def make_move(move: Move | Mapping[str, Any]) -> Move:
     return Move(**move)
 
 
+def make_moves(moves: Any) -> tuple[Move, ...]:
+    """Return moves from a list of `Move`s or of what recipes hold of them.
+
+    Raises:
+        InputError: It is no list, or one is no move; says which.
+    """
+    if not isinstance(moves, list | tuple):
+        raise InputError(f"moves must be a list of Move(...), got {short(moves)}.")
+    made = []
+    for i, move in enumerate(moves):
+        try:
+            made.append(make_move(move))
+        except InputError as error:
+            raise InputError(f"moves[{i}]: {error}") from error
+    return tuple(made)
+
+
 def _checked_drag(drag: Any) -> tuple[tuple[Point, Point], ...]:
     if not isinstance(drag, list | tuple):
         raise InputError(f"drag takes pairs of pixels ((x, y), (x, y)), from and to, got {short(drag)}.")

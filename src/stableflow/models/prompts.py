@@ -28,14 +28,14 @@ def warn_about_lost_text(tokenizer: Any, prompts: Sequence[str], limit: int) -> 
                 f"The prompt has {len(ids)} tokens and the text encoder reads {limit}: cut off was {lost!r}. "
                 "Shorten the prompt, or raise max_sequence_length if the model allows it.",
                 PromptWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         unknown = _unknown_words(tokenizer, prompt)
         if unknown:
             warnings.warn(
                 f"The model does not know {', '.join(map(repr, unknown))} in {prompt!r}.{_vocabulary(tokenizer)}",
                 PromptWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
 
 

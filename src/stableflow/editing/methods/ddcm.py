@@ -42,7 +42,7 @@ class DDCM(Editor):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("num_steps", self.num_steps)
-        check_count("n_min", self.n_min, -1, self.num_steps - 1)
+        check_count("n_min", self.n_min, 0, self.num_steps - 1)
         check_count("n_avg", self.n_avg)
         check_number("eta", self.eta, 0, 1)
 

@@ -11,7 +11,7 @@ from stableflow.editing.base import editor
 from stableflow.editing.carrying import Carrying
 from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
-from stableflow.editing.moves import Move, make_move
+from stableflow.editing.moves import Move, make_moves
 from stableflow.editing.on_path import shares_batch
 from stableflow.editing.policy import Hold, Policy
 from stableflow.editing.presets import SpeedPreset, make_preset
@@ -58,7 +58,7 @@ class Moving(Holding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "moves", tuple(make_move(move) for move in self.moves))
+        object.__setattr__(self, "moves", make_moves(self.moves))
         object.__setattr__(self, "preset", make_preset(self.preset))
         check_number("begin", self.begin, 0, 1, above=True)
 
@@ -116,5 +116,5 @@ class Moving(Holding):
     def carrying(self, run: Run) -> Carrying:
         """Return what is where after the moves."""
         share = 1.0 if self.strength is None else self.strength
-        asked = [make_move(move) for move in self.moves]
+        asked = [make_moves(move) for move in self.moves]
         return run.once("carrying", lambda: Carrying.of(run, asked, share=share, way=self.way))

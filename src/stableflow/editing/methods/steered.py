@@ -44,7 +44,7 @@ class Steered(Holding):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("alpha", self.alpha, 0, above=True)
+        check_number("alpha", self.alpha, 0, 1000, above=True)
         object.__setattr__(self, "layers", resolve_layers(self.model, self.layers))
 
     def recording(self) -> Recording:

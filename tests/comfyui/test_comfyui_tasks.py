@@ -8,6 +8,7 @@ import torch
 from on_host import PROMPT, STEPS, TARGET, Setting
 
 import stableflow as sf
+from stableflow.editing.looking import noised
 from stableflow.editing.where import REGIONS
 
 
@@ -32,7 +33,9 @@ def clip(setting):
     return types.SimpleNamespace(tokenize=lambda text: text, encode_from_tokens_scheduled=setting.prompt)
 
 
-def test_a_words_region_is_the_librarys(setting, theirs, source, clip):
+def test_a_words_region_is_the_librarys_under_noise(setting, theirs, source, clip, monkeypatch):
+    """The library looks on the source's own path by now, where it has one; the node at the picture under noise."""
+    monkeypatch.setattr("stableflow.editing.finding.on_path", noised)
     found = {}
 
     class Looking(sf.StableFlow):

@@ -29,6 +29,7 @@ from stableflow.cli import (
 )
 from stableflow.cli.output import visible
 from stableflow.errors import InterventionError, NumericsError, StableFlowError
+from stableflow.models.prompts import PromptWarning
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 VERBOSE = {"-v", "--verbose"}  # the libraries speak from the start, before options are parsed
@@ -112,5 +113,5 @@ def _show_warning(
     line: str | None = None,
 ) -> None:  # fmt: skip
     """Our own warnings in one line; other libraries' are not for the user of a command."""
-    if issubclass(category, UserWarning) and "stableflow" in filename:
+    if issubclass(category, PromptWarning) or (issubclass(category, UserWarning) and "stableflow" in filename):
         print(f"warning: {visible(str(message))}", file=sys.stderr)

@@ -116,5 +116,5 @@ class Moving(Holding):
     def carrying(self, run: Run) -> Carrying:
         """Return what is where after the moves."""
         share = 1.0 if self.strength is None else self.strength
-        asked = [make_moves(move) for move in self.moves]
+        asked = list(make_moves(self.moves))
         return run.once("carrying", lambda: Carrying.of(run, asked, share=share, way=self.way))

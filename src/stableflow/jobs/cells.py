@@ -104,6 +104,6 @@ def _require_same(there: Record, here: Record, folder: Path) -> None:
             f"{name} is {short(there.get(name))} there and {short(here.get(name))} here" for name in names
         )
         raise InputError(
-            f"{folder / 'job.json'} holds another job: {shown}. Its numbers must not be mixed: choose another folder, or "
+            f"{folder / 'job.json'} holds another job: {shown}. Its numbers must not be mixed: choose another, or "
             "delete this one."
         )

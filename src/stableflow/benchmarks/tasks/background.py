@@ -38,6 +38,6 @@ def ways(model: FlowModel, real: bool) -> list[Setting]:
 ROWS.register("background")(
     Row(
         cases, ways, ("edited", "subject_kept", "iou", "psnr_outside", "psnr_target"),
-        {"edited": 0.95, "subject_kept": 0.97, "iou": 0.88},
+        {"edited": 0.95, "subject_kept": 0.97, "iou": 0.838},  # within .03 of the true edit's own, .868 over 48 renders
     )
 )  # fmt: skip

@@ -12,6 +12,7 @@ from stableflow.app.guard import Door
 from stableflow.app.house import House
 from stableflow.app.limits import Limits
 from stableflow.app.server import make_server
+from stableflow.app.studio import Studio
 
 PICTURE = Path(__file__).parents[2] / "examples" / "picture.png"
 DOG, BLUE = "a red dog standing on the grass at noon", "a blue dog standing on the grass at noon"
@@ -56,9 +57,11 @@ class Guest:
 @contextmanager
 def serving(model, folder, *, limits=None, door=None, content=None, opening=None):
     """Run an app over a loaded model; yields its house, which knows its address."""
+    limits, loaded = limits or Limits(rate=100_000), {"model": "tiny"}
     house = House(
-        opening or (lambda: model), {"model": "tiny"}, folder, limits=limits or Limits(rate=100_000), content=content
-    )
+        lambda: {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}, loaded, folder, limits=limits,
+        content=content,
+    )  # fmt: skip
     config = uvicorn.Config(make_server(house, door or Door()), port=0, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     house.open()

@@ -30,12 +30,13 @@ THUMB = 256  # pixels
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a request: an order, what came of it, and whether its source was a kept session."""
+    """One run of a request: an order, what came of it, whether its source was a kept session, and what to tell."""
 
     order: Order
     result: EditResult
     kept: bool
     seconds: float
+    notes: Sequence[str] = ()
 
 
 def save_entry(visitor: Visitor, ask: dict[str, Any], runs: Sequence[Run], mask: Path | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ LISTS = (
     "layers",
     "lora",
     "parts",
+    "reference",
 )
 """Columns in which a cell of text that starts with [ or { is JSON."""
 

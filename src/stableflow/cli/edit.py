@@ -16,6 +16,7 @@ from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run
 from stableflow.editing import Editor
 from stableflow.editing.computing import told
 from stableflow.editing.leaning import judged, not_made
+from stableflow.editing.recipe import require_repeated
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
@@ -24,7 +25,7 @@ from stableflow.flow.integrate import StepRecord
 from stableflow.images import read_recipe, save_png, to_pil
 from stableflow.models.bundled import BUNDLED
 from stableflow.models.known import known_by
-from stableflow.order import Order, require_repeated
+from stableflow.order import Order
 
 
 @grouped
@@ -78,7 +79,7 @@ def edit(
         return
     made = find_source(editor, order, session, reporter)
     if from_image is not None and not _changes_source(given):
-        require_repeated(order, made)
+        require_repeated(order.expected, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
     if output.verbose and "computed" in result.recipe:

@@ -28,6 +28,7 @@ from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
 from stableflow.models.loras import Lora
 from stableflow.models.outside import READ_BY, thinned
 from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
+from stableflow.models.reference import TOKENS, refer
 from stableflow.models.times import TIMESTEPS
 from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.types import Images, Latents
@@ -140,6 +141,21 @@ class DiffusersModel:
         return self.family.vae.encode(vae, images.to(self.device, vae.dtype) * 2 - 1)
 
     @torch.no_grad()
+    def with_reference(self, conditioning: Conditioning, pictures: Sequence[Tensor]) -> Conditioning:
+        """Return a conditioning whose passes also read reference pictures, as a trained editor does.
+
+        Args:
+            pictures: (1, 3, height, width) in [0, 1] each, sides multiples of `pixel_multiple`.
+
+        Raises:
+            InputError: The model was not trained with any, or not with so many.
+        """
+        # Laid out in memory as the pipelines' own image processors leave pictures: convolutions sum in that order.
+        layout = {"dtype": self.pipeline.vae.dtype, "memory_format": torch.channels_last}
+        scaled = [picture.to(self.device, **layout) * 2 - 1 for picture in pictures]
+        return refer(self.pipeline, self.family.name, self.family.refer, conditioning, scaled)
+
+    @torch.no_grad()
     def decode_latents(self, latents: Latents) -> Images:
         images = self.family.vae.decode(self.pipeline.vae, latents, self.device)
         return (images.float() / 2 + 0.5).clamp(0, 1)
@@ -224,6 +240,8 @@ class DiffusersModel:
             stack.enter_context(_cache_context(transformer, branches))
             stack.enter_context(thinned(self.layers, layout) if layout.division else nullcontext())
             output = transformer(**inputs, return_dict=False)[0]
+        if TOKENS in tensors:
+            output = output[:, : layout.image_rows * layout.image_columns]
         return dict(zip(branches, family.unpack(output, layout.image_rows).chunk(len(branches))))
 
     def _image_tokens(self, height: int, width: int) -> int:

@@ -55,13 +55,14 @@ class Guest:
 
 
 @contextmanager
-def serving(model, folder, *, limits=None, door=None, content=None, opening=None):
+def serving(model, folder, *, limits=None, door=None, content=None, opening=None, workshops=None, hands=1):
     """Run an app over a loaded model; yields its house, which knows its address."""
     limits, loaded = limits or Limits(rate=100_000), {"model": "tiny"}
-    house = House(
-        lambda: {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}, loaded, folder, limits=limits,
-        content=content,
-    )  # fmt: skip
+
+    def works():
+        return workshops or {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}
+
+    house = House(works, loaded, folder, limits=limits, content=content, hands=hands)
     config = uvicorn.Config(make_server(house, door or Door()), port=0, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     house.open()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 
-from stableflow.app import history, work
+from stableflow.app import history, layering, work
 from stableflow.app.ask import read_ask
 from stableflow.app.desk import Job
 from stableflow.app.house import House
@@ -28,7 +29,7 @@ from stableflow.reading import parse_json
 PATIENCE = 15.0  # seconds that a page waits for news of a job
 LARGEST_JSON = 2**18  # bytes
 SHOWN_TASKS = ("background", "remove", "add", "style")  # those that need no details
-KINDS = {"edit": work.edit, "source": work.source, "where": work.where}
+KINDS = {"edit": work.edit, "layers": layering.layers, "source": work.source, "where": work.where}
 
 
 def routes(house: House) -> APIRouter:
@@ -158,9 +159,12 @@ def _put_back(house: House, office: work.Office, visitor: Visitor, name: str) ->
     folder = history.find_entry(visitor, name)
     entry = next(entry for entry in history.entries(visitor, house.limits.history) if entry["id"] == name)
     ask = dict(entry["ask"])
+    keep = partial(visitor.keep_upload, limits=house.limits)
     for file, field in (("given", "picture"), ("mask", "mask")):
         if (folder / file).is_file():
-            ask[field] = visitor.keep_upload((folder / file).read_bytes(), house.limits)
+            ask[field] = keep((folder / file).read_bytes())
+    if "layers" in ask:
+        layering.put_back(folder, ask, keep)
     return {"ask": ask, "entry": entry}
 
 

@@ -14,8 +14,12 @@ from stableflow.app.limits import Limits
 from stableflow.app.shelf import Shelf, bytes_of
 from stableflow.app.visitors import png_bytes
 from stableflow.editing import Editor
+from stableflow.editing.leaning import judged
+from stableflow.editing.methods.brushes import Brushes
+from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run as EditRun
 from stableflow.editing.source import Source
+from stableflow.editing.stack import Stack, Stroke
 from stableflow.flow.integrate import Callback, StepRecord
 from stableflow.images import to_pil
 from stableflow.models.base import FlowModel
@@ -63,9 +67,29 @@ class Studio:
         editor = order.make_editor(self.model)
         job.begin(stage)
         result = order.edit(editor, source, self._watching(job, self.model))
+        leanings: list[float] = []
+        if order.method != "move" and "auto" not in result.recipe:  # the one changes no words, the other has looked
+            job.begin("looking whether it was made")
+            leanings = judged(editor, result)
         if bytes_of(source.kept) > self.limits.source_bytes / 4:
             source.kept.clear()
-        return Run(order, result, kept, time.monotonic() - started)
+        return Run(order, result, kept, time.monotonic() - started, leanings)
+
+    def layers(self, order: Order, strokes: Sequence[Stroke], job: Job) -> tuple[EditResult, bool, list[bool], float]:
+        """Draw layers over an order's source; those that it has already, below the first change, are not drawn again.
+
+        Returns:
+            The picture, whether the source was kept, which layers were drawn, and the seconds.
+        """
+        started = time.monotonic()
+        source, kept = self.source(order, job)
+        stack: Stack = source.keep("layers", lambda: Stack(Brushes(self.model), source))
+        known = stack.kept(strokes)
+        job.begin("drawing the layers")
+        result = stack.draw(strokes, callback=self._watching(job, self.model))
+        if bytes_of(source.kept) > self.limits.source_bytes / 4:
+            source.kept.clear()
+        return result, kept, [depth >= known for depth in range(len(strokes))], time.monotonic() - started
 
     def where(self, order: Order, job: Job) -> Region:
         """Return the region that an order names, found in its source."""

@@ -54,10 +54,11 @@ class Guest:
 
 
 @contextmanager
-def serving(model, folder, *, limits=None, door=None, content=None, opening=None):
+def serving(model, folder, *, limits=None, door=None, content=None, credentials=None, opening=None):
     """Run an app over a loaded model; yields its house, which knows its address."""
+    limits = limits or Limits(rate=100_000)
     house = House(
-        opening or (lambda: model), {"model": "tiny"}, folder, limits=limits or Limits(rate=100_000), content=content
+        opening or (lambda: model), {"model": "tiny"}, folder, limits=limits, content=content, credentials=credentials
     )
     config = uvicorn.Config(make_server(house, door or Door()), port=0, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from stableflow.app.credentials import Credentials
 from stableflow.app.visitors import Visitor
 from stableflow.editing.leaning import not_made
 from stableflow.editing.result import EditResult
@@ -47,7 +48,12 @@ class Run:
 
 
 def save_entry(
-    visitor: Visitor, ask: dict[str, Any], runs: Sequence[Run], masks: Mapping[str, Path], lines: Mapping[str, str]
+    visitor: Visitor,
+    ask: dict[str, Any],
+    runs: Sequence[Run],
+    masks: Mapping[str, Path],
+    lines: Mapping[str, str],
+    credentials: Credentials | None = None,
 ) -> dict[str, Any]:
     """Write the runs of one request with everything that repeats them; returns the entry.
 
@@ -55,6 +61,7 @@ def save_entry(
         ask: The request, as JSON values.
         masks: Its masks' files, by the names that they get in the entry.
         lines: In Python and for the command line, that make it again.
+        credentials: Put into the edited pictures.
     """
     name = f"{time.strftime('%Y%m%d%H%M%S', time.gmtime())}-{secrets.token_hex(6)}"
     entry = {
@@ -69,7 +76,10 @@ def save_entry(
             shutil.copyfile(file, folder / mask)
         for number, run in enumerate(runs):
             original = first.image if run.result.region is not None else None
-            run.result.save(folder / str(number), original=original)
+            files = run.result.save(folder / str(number), original=original)
+            for edited in files if credentials is not None else ():
+                if edited.name.startswith("edit_"):
+                    credentials.sign(edited, first.image)
         _save_thumb(folder)
         (folder / "repeat.py").write_text(entry["python"], encoding="utf-8")
         (folder / "repeat.sh").write_text(entry["command"], encoding="utf-8")

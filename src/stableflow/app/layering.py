@@ -37,7 +37,7 @@ def layers(office: Office, visitor: Visitor, ask: Ask) -> Work:
         lines = layers_lines(order, [_arguments(n, layer) for n, layer in enumerate(ask.layers) if not layer.hidden])
         run = Run(order, result, kept, seconds, drawn=drawn)
         notes = office.studio.unread([ask.prompt, *(layer.prompt for layer in shown)])
-        return save_entry(visitor, values, [run], masks, lines) | {"notes": notes}
+        return save_entry(visitor, values, [run], masks, lines, office.credentials) | {"notes": notes}
 
     return work
 

@@ -20,7 +20,7 @@ from stableflow.app.why import chart_of
 from stableflow.checks import check_count
 from stableflow.decoding import open_picture
 from stableflow.editing import EDITORS
-from stableflow.editing.tasks import TASKS
+from stableflow.editing.tasks import TASKS, as_task
 from stableflow.errors import InputError, LoadError, UnknownNameError
 from stableflow.images import load_image
 from stableflow.models.model import DiffusersModel
@@ -28,7 +28,6 @@ from stableflow.reading import parse_json
 
 PATIENCE = 15.0  # seconds that a page waits for news of a job
 LARGEST_JSON = 2**18  # bytes
-SHOWN_TASKS = ("background", "remove", "add", "style")  # those that need no details
 KINDS = {"edit": work.edit, "layers": layering.layers, "source": work.source, "where": work.where}
 
 
@@ -57,13 +56,19 @@ def _about(router: APIRouter, house: House) -> None:
             "ready": True, "model": model.name, "size": list(model.default_size), "chart": chart_of(model),
             "words": list(model.vocabulary()) if isinstance(model, DiffusersModel) else [],
             "editors": [{"name": name, "good_for": EDITORS[name].good_for} for name in EDITORS],
-            "tasks": [{"name": name, "good_for": _first_line(TASKS[name])} for name in TASKS if name in SHOWN_TASKS],
+            "tasks": [_about_task(name) for name in TASKS],
             "limits": {name: getattr(house.limits, name) for name in ("upload_bytes", "text", "pictures", "history")},
         }  # fmt: skip
 
 
-def _first_line(described: Any) -> str:
-    return (described.__doc__ or "").strip().split("\n")[0]
+def _about_task(name: str) -> dict[str, Any]:
+    """What a task is good for, and whether it looks for its place; one that needs details says so when it is asked."""
+    try:
+        wanted = as_task(name)
+    except InputError:
+        wanted = None
+    finds = wanted is not None and wanted.looks_for is not None
+    return {"name": name, "good_for": (TASKS[name].__doc__ or "").strip().split("\n")[0], "finds": finds}
 
 
 def _jobs(router: APIRouter, house: House) -> None:

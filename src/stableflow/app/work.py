@@ -12,6 +12,7 @@ from PIL import Image
 
 from stableflow.app.ask import Ask, orders
 from stableflow.app.codes import lines_of
+from stableflow.app.credentials import Credentials
 from stableflow.app.desk import Job
 from stableflow.app.filters import ContentFilter
 from stableflow.app.history import find_entry, require_place, save_entry
@@ -31,12 +32,13 @@ ROOM = 4 * 2**20  # bytes that a result may be expected to take
 
 @dataclass(frozen=True)
 class Office:
-    """What work needs: the studio, who the visitors are, the limits and the filter."""
+    """What work needs: the studio, who the visitors are, the limits, the filter, and what signs pictures."""
 
     studio: Studio
     visitors: Visitors
     limits: Limits
     content: ContentFilter | None = None
+    credentials: Credentials | None = None
 
     def orders(self, visitor: Visitor, ask: Ask) -> list[Order]:
         """Return a request's runs, with its words and pictures past the filter."""
@@ -76,7 +78,7 @@ def edit(office: Office, visitor: Visitor, ask: Ask) -> Work:
         notes = office.studio.unread([ask.prompt, *ask.to])
         masks = {} if ask.mask is None else {"mask": visitor.upload(ask.mask)}
         values = said.model_dump(exclude_defaults=True, by_alias=True)
-        return save_entry(visitor, values, runs, masks, lines_of(made)) | {"notes": notes}
+        return save_entry(visitor, values, runs, masks, lines_of(made), office.credentials) | {"notes": notes}
 
     return work
 

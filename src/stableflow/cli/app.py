@@ -44,6 +44,10 @@ class DoorOptions:
     content: Annotated[str | None, typer.Option("--filter", help="Content filter: nsfw, or package.module:Class.")] = (
         None
     )
+    credentials: Annotated[
+        Path | None,
+        typer.Option("--credentials", help="Folder of certificate.pem and key.pem that sign pictures (C2PA)."),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def app(
     try:
         import uvicorn
 
+        from stableflow.app.credentials import read_credentials
         from stableflow.app.filters import make_filter
         from stableflow.app.guard import Door
         from stableflow.app.house import House
@@ -85,8 +90,9 @@ def app(
 
     limits = Limits(waiting=limit.waiting, rate=limit.rate, seconds=limit.seconds, keep_days=limit.keep_days)
     house = House(
-        lambda: model.open(reporter), loaded, out, limits=limits, content=make_filter(door.content), failed=failed
-    )
+        lambda: model.open(reporter), loaded, out, limits=limits, content=make_filter(door.content),
+        credentials=read_credentials(door.credentials), failed=failed,
+    )  # fmt: skip
     known, local = read_users(door.users), door.host in LOOPBACK
     hosts = [name.lower() for name in [*(LOOPBACK if local else ()), *(door.allow_host or ())]]
     server = make_server(house, Door(hosts=hosts, users=known, frames=door.frames or "'none'"))

@@ -16,6 +16,16 @@ export function setTool(name) {
   if (name !== null) $("after").hidden = true;
 }
 
+// What is marked, for another use of the canvas to leave as it was.
+export const takeAway = () => ({ tool, touched, size: [canvas().width, canvas().height], pixels: context().getImageData(0, 0, canvas().width, canvas().height) });
+
+export function bringBack(kept) {
+  [canvas().width, canvas().height] = kept.size;
+  context().putImageData(kept.pixels, 0, 0);
+  touched = kept.touched;
+  setTool(kept.tool);
+}
+
 // Takes the size of the picture below it; what was drawn is lost only where the size changes.
 export function fitMask() {
   const { naturalWidth: width, naturalHeight: height } = $("before");
@@ -39,6 +49,13 @@ export function invertMask() {
   draw.fillRect(0, 0, canvas().width, canvas().height);
   draw.globalCompositeOperation = "source-over";
   touched = true;
+}
+
+// Marks a box of the picture's pixels, as requests describe it.
+export function fillBox([x, y, width, height]) {
+  const scale = canvas().width / ($("before").naturalWidth || canvas().width), draw = context();
+  draw.fillStyle = TINT;
+  draw.fillRect(x * scale, y * scale, width * scale, height * scale);
 }
 
 // Shows a black and white picture as the mask.

@@ -62,10 +62,9 @@ def layers_lines(order: Order, layers: Sequence[Mapping[str, Any]]) -> dict[str,
         order: Of the picture below them.
         layers: Arguments of `Stroke`; those of masks name the files that lie beside the lines.
     """
-    lines = _loading(
-        order, ["from stableflow.editing import EDITORS", "from stableflow.editing.stack import Stack, Stroke"]
-    )
-    lines += ["", f"editor = EDITORS[{order.method!r}](model)", f"source = {_making(order)}", "layers = ["]
+    imports = ["from stableflow.editing import Brushes", "from stableflow.editing.stack import Stack, Stroke"]
+    lines = [*_loading(order, imports), "", f"editor = sf.StableFlow({_arguments(['model'], order.settings())})"]
+    lines += [f"source = {_making(order)}", "layers = ["]
     lines += [f"    Stroke({_arguments([], dict(layer))})," for layer in layers]
     given = {} if order.image is None else {"original": GIVEN}
     lines += [

@@ -14,6 +14,7 @@ from stableflow.app import history, layering, work
 from stableflow.app.ask import read_ask
 from stableflow.app.desk import Job
 from stableflow.app.house import House
+from stableflow.app.photos import photo_file, photos
 from stableflow.app.restore import restored
 from stableflow.app.visitors import Visitor
 from stableflow.app.why import chart_of
@@ -56,9 +57,15 @@ def _about(router: APIRouter, house: House) -> None:
             "ready": True, "model": model.name, "size": list(model.default_size), "chart": chart_of(model),
             "words": list(model.vocabulary()) if isinstance(model, DiffusersModel) else [],
             "editors": [{"name": name, "good_for": EDITORS[name].good_for} for name in EDITORS],
+            "photos": [] if model.name == "tiny" else photos(),
             "tasks": [_about_task(name) for name in TASKS],
             "limits": {name: getattr(house.limits, name) for name in ("upload_bytes", "text", "pictures", "history")},
         }  # fmt: skip
+
+    @router.get("/examples/{name}")
+    def example(name: str) -> Response:
+        file = photo_file(name)
+        return FileResponse(file, media_type=_picture_type(file), headers={"cache-control": "max-age=86400"})
 
 
 def _about_task(name: str) -> dict[str, Any]:

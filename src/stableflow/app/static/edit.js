@@ -129,22 +129,30 @@ function placeOf(ask) {
   return where;
 }
 
-function example([prompt, wish, seed, name], pictured) {
-  const button = make("button", { type: "button", on: { click: () => { form.fillIn({ prompt, to: [wish], seed }); edit(); } } });
-  if (pictured) {
-    const images = ["before", "after"].map((which) => make("img", { src: `static/${name}-${which}.png`, alt: "", class: "tiny" }));
-    button.append(make("span", { class: "two" }, ...images));
-  }
-  const text = make("span");
+function example({ prompt, wish, pictures, start }) {
+  const text = make("span"), images = pictures.map((src) => make("img", { src, alt: "", class: src.startsWith("static") ? "tiny" : "photo" }));
   showDifference(text, prompt, wish);
-  button.append(text);
-  return button;
+  return make("button", { type: "button", on: { click: start } }, images.length ? make("span", { class: "two" }, ...images) : null, text);
 }
 
-// Ways to begin; with pictures where the model is the one that made them.
-export function showExamples(pictured) {
-  $("examples").replaceChildren(...EXAMPLES.map((one) => example(one, pictured)));
-  for (const name of pictured ? ["dog-before", "layers-after"] : []) $("layers-pictures").append(make("img", { src: `static/${name}.png`, alt: "", class: "tiny" }));
+async function fromPhoto({ name, prompt, to }) {
+  await take(await (await fetch(`api/examples/${name}`)).blob());
+  form.fillIn({ prompt, to: [to] }, { picture: form.state.picture });
+  await edit();
+}
+
+// Ways to begin: pictures that the bundled model made, photographs for others, else words alone.
+export function showExamples({ model, photos }) {
+  const small = model === "tiny";
+  const drawn = EXAMPLES.map(([prompt, wish, seed, name]) => ({
+    prompt, wish, pictures: small ? [`static/${name}-before.png`, `static/${name}-after.png`] : [],
+    start: () => { form.fillIn({ prompt, to: [wish], seed }); edit(); },
+  }));
+  const shown = photos.map((photo) => ({
+    prompt: photo.prompt, wish: photo.to, pictures: [`api/examples/${photo.name}`], start: () => fromPhoto(photo).catch((error) => stage.fail(error.message)),
+  }));
+  $("examples").replaceChildren(...[...shown, ...drawn.slice(0, shown.length ? 2 : 3)].map(example));
+  for (const name of small ? ["dog-before", "layers-after"] : []) $("layers-pictures").append(make("img", { src: `static/${name}.png`, alt: "", class: "tiny" }));
 }
 
 async function further() {

@@ -21,10 +21,9 @@ function card(entry, open) {
       open("edit");
     }
   };
-  const wish = make("p", {});
-  const shown = entry.runs[0].pictures[0].prompt;
-  if (entry.ask.layers) wish.append(make("b", { text: `${entry.runs[0].strokes.length} layers: ` }));
-  showDifference(wish, entry.ask.prompt, shown);
+  const shown = entry.runs[0].pictures[0].prompt, words = make("span"), count = entry.runs[0].strokes?.length;
+  showDifference(words, entry.ask.prompt, shown);
+  const wish = make("p", {}, count ? make("b", { text: count === 1 ? "One layer: " : `${count} layers: ` }) : null, words);
   const remove = async (event) => {
     if (event.target.textContent === "Delete") { event.target.textContent = "Really delete?"; return; }
     await call(`api/history/${entry.id}`, { method: "DELETE" });

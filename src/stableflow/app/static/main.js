@@ -54,7 +54,7 @@ async function learn() {
   fillTasks(about.tasks);
   setChart(about);
   setVocabulary(about.words);
-  showExamples(about.model === "tiny");
+  showExamples(about);
   document.documentElement.dataset.ready = "true";
 }
 

@@ -76,7 +76,8 @@ def test_methods_side_by_side(page):
     page.click("#tab-compare")
     for name in ("flowedit", "rf-inversion", "sdedit"):
         page.uncheck(f"#methods [value={name}]")
-    page.check("#methods [value=reprompt]")
+    page.click("#page-compare summary")
+    page.check("#more-methods [value=reprompt]")
     page.click("#compare")
     page.wait_for_selector("#compared .card >> nth=2")
     assert page.locator("#compared .card").count() == 3

@@ -70,8 +70,15 @@ def test_a_thing_is_moved(page):
     assert "what moves" in page.inner_text("#alert")
     page.check("[name=where][value=word]", force=True)
     page.click("#word-chips [data-word=dog]")
-    page.locator("#note", has_text="Here is").wait_for()
-    page.fill("#move-x", "-8")
+    page.locator("#note", has_text="Drag it").wait_for()
+    page.wait_for_selector("#go", state="visible")
+    box = page.locator("#frame").bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.475, box["y"] + box["height"] * 0.7, steps=3)
+    page.mouse.up()
+    assert page.input_value("#move-x") == "-8" and page.input_value("#move-y") == "0"
+    assert page.evaluate("() => document.getElementById('mask').style.transform") == "translate(-12.5%, 0%)"
     edit(page)
     page.click("#code")
     assert "--editor move" in page.inner_text("#code-command") and '"dx": -8.0' in page.inner_text("#code-command")

@@ -49,7 +49,8 @@ def test_a_container_file_names_what_there_is(name):
 
 def options_of_app():
     found = inspect.signature(app).parameters.values()
-    return {name for one in found for option in one.annotation.__metadata__ for name in option.param_decls}
+    told = [option for one in found for option in one.annotation.__metadata__]
+    return {name for option in told for name in (option.default, *option.param_decls) if isinstance(name, str)}
 
 
 def test_the_space_says_what_it_is():

@@ -86,9 +86,12 @@ def read_credentials(folder: Path | None) -> Credentials | None:
 
 def _algorithm(certificate: str, key: str) -> str:
     """What C2PA calls the algorithm of a key, which has to be the certificate's."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    # they come with c2pa-python, an extra
+    from cryptography import x509  # pyright: ignore[reportMissingImports]
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # pyright: ignore[reportMissingImports]
+    from cryptography.hazmat.primitives.serialization import (  # pyright: ignore[reportMissingImports]
+        load_pem_private_key,
+    )
 
     try:
         private = load_pem_private_key(key.encode(), password=None)

@@ -77,8 +77,8 @@ def save_entry(
         for number, run in enumerate(runs):
             original = first.image if run.result.region is not None else None
             files = run.result.save(folder / str(number), original=original)
-            for edited in files if credentials is not None else ():
-                if edited.name.startswith("edit_"):
+            if credentials is not None:
+                for edited in [file for file in files if file.name.startswith("edit_")]:
                     credentials.sign(edited, first.image)
         _save_thumb(folder)
         (folder / "repeat.py").write_text(entry["python"], encoding="utf-8")

@@ -28,6 +28,7 @@ def mcp_app(house: House) -> Starlette:
     try:
         from mcp.server import MCPServer  # pyright: ignore[reportMissingImports]: an extra
         from mcp.server.mcpserver import Context, Image  # pyright: ignore[reportMissingImports]
+        from mcp.server.mcpserver.exceptions import ToolError  # pyright: ignore[reportMissingImports]
         from mcp.server.transport_security import (  # pyright: ignore[reportMissingImports]
             TransportSecuritySettings,
         )
@@ -59,12 +60,15 @@ def mcp_app(house: House) -> Starlette:
         visitor: Visitor = context.request_context.request.state.visitor
         asked = {"prompt": shows, "to": [wish], "seed": seed, "where": where, "strength": strength, "task": task}
         asked = {name: value for name, value in asked.items() if value is not None}
-        if picture is not None:
-            asked["picture"] = await asyncio.to_thread(visitor.keep_upload, _bytes(picture), house.limits)
-        data, told = await _edited(house, visitor, asked)
+        try:
+            if picture is not None:
+                asked["picture"] = await asyncio.to_thread(visitor.keep_upload, _bytes(picture), house.limits)
+            data, told = await _edited(house, visitor, asked)
+        except StableFlowError as error:
+            raise ToolError(house.visitors.without_paths(str(error))) from error
         return [Image(data=data, format="png"), told]
 
-    server.tool(description=edit_picture.__doc__)(edit_picture)
+    server.tool(description=edit_picture.__doc__, structured_output=False)(edit_picture)
     return server.streamable_http_app(
         stateless_http=True, json_response=True, max_request_body_size=house.limits.upload_bytes,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the guard has looked

@@ -59,14 +59,26 @@ async function draw(where) {
     mask.fitMask();
     mask.setTool(where === "box" ? "box" : "brush");
     $("frame").scrollIntoView({ block: "nearest" });
-    if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves.");
+    if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves, then press “Drag it”.");
     if (where !== "word") return stage.note(where === "box" ? "Draw a box over the part that may change." : "Paint over the part that may change.");
     const ask = { ...form.sourceAsk(), where: `word:${form.state.word}` };
     const found = await run("api/jobs/where", ask, { told: stage.showBusy, signal });
     if (!found) return;
     await mask.showMask(found.mask);
+    if (form.state.task === "move") {
+      dragIt();
+      return stage.note(`Here is “${form.state.word}”. Drag it to its new place, then press Edit.`);
+    }
     stage.note(`Here is “${form.state.word}”, ${Math.round(found.share * 100)}% of the picture. Paint or erase to correct it.`);
   });
+}
+
+// Lets the marked thing be dragged; what was marked stays as it is.
+function dragIt() {
+  if ($("mask").hidden) return stage.note("Say first under 3 what moves: a thing, or mark it in the picture.");
+  mask.setTool("drag");
+  form.setMove(Number.parseFloat($("move-x").value) || 0, Number.parseFloat($("move-y").value) || 0);
+  return null;
 }
 
 // Takes a picture: a plain one becomes the source, one that was made here brings its settings back.
@@ -195,6 +207,7 @@ export function setUpEdit({ onLayers }) {
   });
   $("file").addEventListener("change", () => { if ($("file").files[0]) take($("file").files[0]); $("file").value = ""; });
   $("continue").addEventListener("click", () => further().catch((error) => stage.fail(error.message)));
+  $("drag").addEventListener("click", dragIt);
   $("least").addEventListener("click", findLeast);
   $("session").addEventListener("click", session);
 }

@@ -1,4 +1,5 @@
 // The form: what is asked for, as the server takes it, and back.
+import * as mask from "./mask.js";
 import { $, bare, make, showDifference, wordsOf } from "./dom.js";
 
 export const state = { origin: "draw", picture: null, where: "everywhere", word: null, task: "free", restored: {} };
@@ -48,6 +49,12 @@ function moveAsk(ask) {
   return moving;
 }
 
+// By how many pixels the thing moves, as fields and on the picture.
+export function setMove(dx, dy) {
+  [$("move-x").value, $("move-y").value] = [dx, dy];
+  mask.showShift(dx, dy);
+}
+
 const HINTS = {
   replace: "Exchange a thing, or its colour: change its words. Its place is found.",
   text: "Change the words on a sign or a label. Their place is found.",
@@ -55,7 +62,7 @@ const HINTS = {
   remove: "Leave the thing's words out, such as “with a ball”. Its place is found and drawn anew.",
   add: "Add the words of the new thing.",
   style: "Change or add the words of the style.",
-  move: "Say under 3 what moves, and here by how many pixels. The words stay.",
+  move: "Say under 3 what moves, then drag it in the picture, or write by how many pixels. The words stay.",
 };
 const NAMES = { replace: "Replace", add: "Add", remove: "Remove", background: "Behind", style: "Style", text: "Text", move: "Move" };
 let finding = new Set(); // tasks that look for their place
@@ -137,8 +144,7 @@ export function fillIn(ask, { picture = null } = {}) {
   setPicture(picture);
   $("seed").value = ask.seed ?? ask.seeds?.[0] ?? 1;
   setTask(ask.move ? "move" : ask.task ?? "free");
-  $("move-x").value = ask.move?.dx ?? 0;
-  $("move-y").value = ask.move?.dy ?? 0;
+  setMove(ask.move?.dx ?? 0, ask.move?.dy ?? 0);
   $("move-size").value = Math.round((ask.move?.scale ?? 1) * 100);
   $("move-copy").checked = Boolean(ask.move?.copy);
   setWishes(ask.to ?? []);
@@ -213,6 +219,7 @@ export function setUpForm() {
     followed = false;
     showDifferences();
   });
+  for (const id of ["move-x", "move-y"]) $(id).addEventListener("input", () => mask.showShift(whole("move-x", 0), whole("move-y", 0)));
   $("more-wishes").addEventListener("click", () => addWish().focus());
   $("strength").addEventListener("input", () => setStrength($("strength").value / 100));
   $("strength-auto").addEventListener("click", () => setStrength("auto"));

@@ -4,7 +4,7 @@ import { fillMethods, setUpCompare } from "./compare.js";
 import { $, make } from "./dom.js";
 import { setUpBusy } from "./busy.js";
 import { edit, setUpEdit, showExamples } from "./edit.js";
-import { fillTasks, setUpForm, setVocabulary } from "./form.js";
+import { fillTasks, setMove, setUpForm, setVocabulary } from "./form.js";
 import { setUpGifts } from "./gifts.js";
 import { showHistory } from "./history.js";
 import * as layers from "./layers.js";
@@ -75,7 +75,7 @@ $("form").addEventListener("submit", (event) => {
   else edit();
 });
 setUpStage();
-mask.setUpMask();
+mask.setUpMask({ onDrag: setMove });
 setUpForm();
 setUpBusy();
 setUpEdit({ onLayers: (ask) => { layers.fillIn(ask); turnTo("layers"); } });

@@ -55,7 +55,7 @@ class Order(BaseModel):
     model: str = "tiny"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     max_sequence_length: int | None = Field(None, ge=1)
-    lora: str | None = None
+    lora: list[str] | None = None
     quantise: str | None = None
     quantise_text: str | None = None
     components: str | None = None
@@ -89,6 +89,11 @@ class Order(BaseModel):
     preset: str | dict[str, Any] | None = None
     image_digest: str | None = None
     expected: dict[str, Any] | None = None
+
+    @field_validator("lora", mode="before")
+    @classmethod
+    def _list_loras(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("layers", mode="before")
     @classmethod

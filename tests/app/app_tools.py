@@ -12,6 +12,7 @@ from stableflow.app.guard import Door
 from stableflow.app.house import House
 from stableflow.app.limits import Limits
 from stableflow.app.server import make_server
+from stableflow.app.studio import Studio
 
 PICTURE = Path(__file__).parents[2] / "examples" / "picture.png"
 DOG, BLUE = "a red dog standing on the grass at noon", "a blue dog standing on the grass at noon"
@@ -69,10 +70,11 @@ def edit(page):
 @contextmanager
 def serving(model, folder, *, limits=None, door=None, content=None, credentials=None, opening=None, mcp=False):
     """Run an app over a loaded model; yields its house, which knows its address."""
-    limits = limits or Limits(rate=100_000)
+    limits, loaded = limits or Limits(rate=100_000), {"model": "tiny"}
     house = House(
-        opening or (lambda: model), {"model": "tiny"}, folder, limits=limits, content=content, credentials=credentials
-    )
+        lambda: {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}, loaded, folder, limits=limits,
+        content=content, credentials=credentials,
+    )  # fmt: skip
     made = make_server(house, door or Door(), mcp=mcp)
     config = uvicorn.Config(made, port=0, log_level="error", ws="none", lifespan="on" if mcp else "off")
     server = uvicorn.Server(config)

@@ -8,7 +8,7 @@ import torch
 from on_families import EDITS, SOURCE, check_end_to_end, made, model_of, on_two_families
 
 from stableflow.editing import EDITORS
-from stableflow.editing.methods.guide_rescale import Keys, rescaled
+from stableflow.editing.energies import Keys, rescaled
 from stableflow.editing.run import Run
 from stableflow.editing.stack import Stack, Stroke
 from stableflow.errors import InputError

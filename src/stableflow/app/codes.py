@@ -25,7 +25,8 @@ def command_line(orders: Sequence[Order]) -> str:
         words = ["stableflow", "edit", "-m", order.model]
         for name in LOADED:
             value = getattr(order, name)
-            words += [] if value is None else [f"--{name.replace('_', '-')}", f"{value}"]
+            for one in value if isinstance(value, list) else [value]:
+                words += [] if one is None else [f"--{name.replace('_', '-')}", f"{one}"]
         words += ["--prompt", order.prompt or ""]
         words += ["--image", GIVEN] if order.image is not None else []
         for name in SOURCE:

@@ -35,6 +35,7 @@ class Run:
     """One run of a request: an order, what came of it, and whether its source was a kept session.
 
     Args:
+        notes: What to tell of it.
         leanings: Of each edit, how far it was made, below 0 not at all; empty where nobody looked.
         drawn: Of layers: for each that shows, whether it was drawn anew.
     """
@@ -43,6 +44,7 @@ class Run:
     result: EditResult
     kept: bool
     seconds: float
+    notes: Sequence[str] = ()
     leanings: Sequence[float] = ()
     drawn: Sequence[bool] = ()
 

@@ -7,7 +7,7 @@ from typing import Any
 from stableflow.app.ask import Ask, Layer
 from stableflow.app.codes import layers_lines
 from stableflow.app.desk import Job
-from stableflow.app.history import Run, require_place, save_entry
+from stableflow.app.history import require_place, save_entry
 from stableflow.app.visitors import Visitor
 from stableflow.app.work import ROOM, Office, Work
 from stableflow.editing.stack import Stroke
@@ -30,14 +30,12 @@ def layers(office: Office, visitor: Visitor, ask: Ask) -> Work:
     require_place(visitor, office.limits.history)
 
     def work(job: Job) -> Any:
-        result, kept, drawn, seconds = office.studio.layers(order, strokes, job)
-        office.check_results([to_pil(pixels) for pixels in result.images])
+        run = office.studio.layers(order, strokes, job)
+        office.check_results([to_pil(pixels) for pixels in run.result.images])
         said = ask.model_copy(update={"seed": order.seed} if order.image is None else {})
         values = said.model_dump(exclude_defaults=True, by_alias=True)
         lines = layers_lines(order, [_arguments(n, layer) for n, layer in enumerate(ask.layers) if not layer.hidden])
-        run = Run(order, result, kept, seconds, drawn=drawn)
-        notes = office.studio.unread([ask.prompt, *(layer.prompt for layer in shown)])
-        return save_entry(visitor, values, [run], masks, lines, office.credentials) | {"notes": notes}
+        return save_entry(visitor, values, [run], masks, lines, office.credentials) | {"notes": list(run.notes)}
 
     return work
 

@@ -17,14 +17,12 @@ from stableflow.app.house import House
 from stableflow.app.photos import photo_file, photos
 from stableflow.app.restore import restored
 from stableflow.app.visitors import Visitor
-from stableflow.app.why import chart_of
 from stableflow.checks import check_count
 from stableflow.decoding import open_picture
 from stableflow.editing import EDITORS
 from stableflow.editing.tasks import TASKS, as_task
 from stableflow.errors import InputError, LoadError, UnknownNameError
 from stableflow.images import load_image
-from stableflow.models.model import DiffusersModel
 from stableflow.reading import parse_json
 
 PATIENCE = 15.0  # seconds that a page waits for news of a job
@@ -52,12 +50,11 @@ def _about(router: APIRouter, house: House) -> None:
     async def about() -> dict[str, Any]:
         if house.studio is None:
             return {"ready": False, "model": house.loaded.get("model", "tiny")}
-        model = house.studio.model
+        card = house.studio.card
         return {
-            "ready": True, "model": model.name, "size": list(model.default_size), "chart": chart_of(model),
-            "words": list(model.vocabulary()) if isinstance(model, DiffusersModel) else [],
+            "ready": True, "model": card.name, "size": list(card.size), "chart": card.chart, "words": list(card.words),
             "editors": [{"name": name, "good_for": EDITORS[name].good_for} for name in EDITORS],
-            "photos": [] if model.name == "tiny" else photos(),
+            "photos": [] if card.name == "tiny" else photos(),
             "tasks": [_about_task(name) for name in TASKS],
             "limits": {name: getattr(house.limits, name) for name in ("upload_bytes", "text", "pictures", "history")},
         }  # fmt: skip
@@ -126,7 +123,7 @@ def _received(house: House, office: work.Office, visitor: Visitor, data: bytes) 
     name = visitor.keep_upload(data, house.limits)
     file = visitor.upload(name)
     height, width = load_image(file, max_pixels=house.limits.pixels).pixels.shape[1:]
-    found = restored(visitor, file, office.studio.model, house.limits, side=house.side())
+    found = restored(visitor, file, office.studio.card, house.limits, side=house.side())
     return {"id": name, "width": width, "height": height, "restored": found}
 
 

@@ -11,6 +11,7 @@ from stableflow.app.desk import Busy
 from stableflow.app.guard import Door, Guard, fault, fault_page, wants_page
 from stableflow.app.house import House
 from stableflow.app.mcp_api import mcp_app
+from stableflow.app.metrics import CONTENT_TYPE, exposition
 from stableflow.app.openai_api import openai_routes
 from stableflow.app.routes import routes
 from stableflow.errors import StableFlowError, UnknownNameError
@@ -57,6 +58,11 @@ def _pages(server: FastAPI, house: House) -> None:
     @server.get("/health")
     async def health() -> dict[str, Any]:
         return {"status": "ok" if house.studio is not None else "loading"}
+
+    @server.get("/metrics")
+    def metrics() -> Response:
+        desk = house.desk
+        return Response(exposition(desk.outcomes, desk.numbers(), desk.took), media_type=CONTENT_TYPE)
 
 
 def _errors(server: FastAPI, house: House) -> None:

@@ -17,9 +17,8 @@ from stableflow.app.desk import Job
 from stableflow.app.filters import ContentFilter
 from stableflow.app.history import find_entry, require_place, save_entry
 from stableflow.app.limits import Limits
-from stableflow.app.studio import Studio
+from stableflow.app.studio import Workshop
 from stableflow.app.visitors import Visitor, Visitors, png_bytes
-from stableflow.app.why import attention_of
 from stableflow.errors import InputError
 from stableflow.files import ASIDE
 from stableflow.images import load_image, to_pil
@@ -34,7 +33,7 @@ ROOM = 4 * 2**20  # bytes that a result may be expected to take
 class Office:
     """What work needs: the studio, who the visitors are, the limits, the filter, and what signs pictures."""
 
-    studio: Studio
+    studio: Workshop
     visitors: Visitors
     limits: Limits
     content: ContentFilter | None = None
@@ -75,7 +74,7 @@ def edit(office: Office, visitor: Visitor, ask: Ask) -> Work:
             runs.append(office.studio.edit(order, job, f"editing{of}"))
         office.check_results([to_pil(pixels) for run in runs for pixels in run.result.images])
         said = ask.model_copy(update={"seed": made[0].seed} if made[0].image is None else {})
-        notes = office.studio.unread([ask.prompt, *ask.to])
+        notes = list(dict.fromkeys(note for run in runs for note in run.notes))
         masks = {} if ask.mask is None else {"mask": visitor.upload(ask.mask)}
         values = said.model_dump(exclude_defaults=True, by_alias=True)
         return save_entry(visitor, values, runs, masks, lines_of(made), office.credentials) | {"notes": notes}
@@ -115,7 +114,7 @@ def why(office: Office, visitor: Visitor, ask: Ask, point: tuple[int, int]) -> W
     if not ask.to:
         raise InputError("Make an edit first: attention is shown while it is drawn.")
     order = office.orders(visitor, ask)[0]
-    return lambda job: attention_of(office.studio, order, job, point)
+    return lambda job: office.studio.why(order, job, point)
 
 
 def session(office: Office, visitor: Visitor, name: str) -> Work:
@@ -130,7 +129,7 @@ def session(office: Office, visitor: Visitor, name: str) -> Work:
     office.visitors.require_room(visitor, 0)
 
     def work(job: Job) -> Any:
-        made, _ = office.studio.source(order, job)
+        made = office.studio.session(order, job)
         job.begin("packing the session")
         with tempfile.TemporaryDirectory(dir=visitor.history, prefix=".session-", suffix=ASIDE) as packing:
             made.save(packing)

@@ -41,7 +41,9 @@ class LoadOptions:
     components: Annotated[
         str | None, typer.Option("--components", help="All but the transformer, for a single file [FLUX.1-dev's].")
     ] = None
-    lora: Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")] = None
+    lora: Annotated[
+        list[str] | None, typer.Option("--lora", help="A LoRA to load on top, as file or file:0.8; repeat it for more.")
+    ] = None
     quantise: Annotated[str | None, typer.Option("--quantise", help="Transformer weights in int8, fp8 or nf4.")] = None
     quantise_text: Annotated[
         str | None, typer.Option("--quantise-text", help="Text encoders' weights in int8, fp8 or nf4.")

@@ -1,8 +1,10 @@
 """Encoded prompts, remembered by model, so that a prompt used again is not encoded again."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary, ref
+
+from torch import Tensor
 
 from stableflow.checks import check_texts
 from stableflow.errors import InputError
@@ -100,6 +102,12 @@ def checked_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
     if not all(text.strip() for text in texts):
         raise InputError("A prompt is empty; describe the picture in words, such as 'a dog on the grass'.")
     return texts
+
+
+def having_negative(told: Conditioning, fitted: Mapping[str, Tensor]) -> Conditioning:
+    """Return a conditioning with these negative tensors, of one row and by their full names, in every row."""
+    rows = {name: value.expand(len(told), *value.shape[1:]).to(told.tensors[name]) for name, value in fitted.items()}
+    return Conditioning(told.prompts, {**told.tensors, **rows})
 
 
 def with_negative(conditioning: Conditioning, negative: Conditioning) -> Conditioning:

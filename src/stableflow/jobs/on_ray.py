@@ -60,7 +60,7 @@ def run_on_ray(
     unfinished = [task for task in tasks if not cells.has(task.keys)]
     total = sum(len(task.keys) for task in tasks)
     done = total - sum(len(task.keys) for task in unfinished)
-    with _connected(placed) as ray:
+    with connected(placed) as ray:
         for task, records in _computed(ray, unfinished, open_compute, placed):
             for key, record in records.items():
                 cells.put(key, record)
@@ -70,7 +70,7 @@ def run_on_ray(
 
 
 @contextmanager
-def _connected(placed: Placement) -> Iterator[Any]:
+def connected(placed: Placement) -> Iterator[Any]:
     """Join the cluster, or start Ray on this machine; what was joined before is left as it is."""
     try:
         import ray  # pyright: ignore[reportMissingImports]

@@ -1,4 +1,4 @@
-"""A single file of FLUX.1's transformer: every weight in its place and at its scale, or refused with the reason."""
+"""A single file of a transformer: every weight in its place and at its scale, or refused with the reason."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError
-from stableflow.models.flux_names import flux_places
+from stableflow.models.authors_names import LEFT_OUT, Places, authors_places
 from stableflow.models.load_errors import first_line, some
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -50,7 +50,7 @@ def load_transformer(path: Path, kind: type, config: Any, dtype: torch.dtype, *,
     with init_empty_weights():
         transformer = kind.from_config(config)
     expected = {name: tuple(weight.shape) for name, weight in transformer.state_dict().items()}
-    state = placed(scaled(_read(path), path, dtype), transformer.config)
+    state = placed(scaled(_read(path), path, dtype), kind.__name__, transformer.config)
     check_weights(state_shapes(state), expected, path=path, components=components)
     transformer.load_state_dict({name: weight.to(dtype) for name, weight in state.items()}, strict=True, assign=True)
     return transformer.eval()
@@ -190,22 +190,37 @@ def _times(weight: Tensor, scale: Tensor, name: str, path: Path) -> Tensor:
     )
 
 
-def placed(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return a state with diffusers' names; what has no place keeps its name."""
-    state = {name: tensor for name, tensor in state.items() if not name.endswith(".comfy_quant")}
-    if not any(name.startswith(("double_blocks.", "single_blocks.")) for name in state):
-        return state
-    places, found = flux_places(config), dict[str, Tensor]()
+def placed(state: Mapping[str, Tensor], kind: str, config: Any) -> dict[str, Tensor]:
+    """Return a state with diffusers' names; what has no place keeps its name.
+
+    Args:
+        kind: diffusers' class of the transformer.
+        config: Of the transformer.
+    """
+    places, found = authors_places(kind, config), dict[str, Tensor]()
     for name, tensor in state.items():
+        if name.endswith(".comfy_quant") or name in LEFT_OUT:
+            continue
         module, _, leaf = name.rpartition(".")
-        for target, rows in places.get(module, ((module, lambda tensor: tensor),)):
-            found[f"{target}.{'weight' if leaf == 'scale' else leaf}"] = rows(tensor).contiguous()
+        if module in places:
+            leaf = "weight" if leaf == "scale" else leaf
+            found |= {f"{target}.{leaf}": rows(tensor).contiguous() for target, rows in places[module]}
+        else:
+            found[_renamed(name, places)] = tensor
     return found
 
 
-def placed_names(names: Iterable[str], config: Any) -> set[str]:
+def _renamed(name: str, places: Places) -> str:
+    """The name of what is no weight or bias of a module with a place of its own."""
+    if name in places:
+        return places[name][0][0]
+    module, _, leaf = name.rpartition(".")
+    return f"{module}.weight" if leaf == "scale" and places else name
+
+
+def placed_names(names: Iterable[str], kind: str, config: Any) -> set[str]:
     """Return the names alone, as `placed` gives them."""
-    return set(placed(dict.fromkeys(names, torch.empty(0)), config))
+    return set(placed(dict.fromkeys(names, torch.empty(0)), kind, config))
 
 
 def state_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from stableflow.models.hub import without_hub
 from stableflow.models.known import KNOWN
 from stableflow.models.layer_sets import fetch_set, local_sets
 from stableflow.models.load_errors import load_errors
-from stableflow.models.lora import apply_lora, read_lora
+from stableflow.models.lora import apply_loras, read_lora
+from stableflow.models.loras import Wanted, weighted
 from stableflow.models.memory_plan import choose_plan, weighed
 from stableflow.models.quantised import load_gguf, quantise_weights, quantiser
 from stableflow.quiet import import_libraries
@@ -42,7 +43,7 @@ def load(
     dtype: torch.dtype | None = None,
     offload: str = "none",
     components: str = "black-forest-labs/FLUX.1-dev",
-    lora: str | Path | None = None,
+    lora: Wanted | Sequence[Wanted] | None = None,
     revision: str | None = None,
     offline: bool = False,
     max_sequence_length: int | None = None,
@@ -63,7 +64,8 @@ def load(
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
         components: Folder or hub id of everything but the transformer, for a single transformer file.
-        lora: LoRA weights to load on top (file, folder or hub id); needs the extra `lora`.
+        lora: LoRAs to load on top, one or a list: a file, folder or hub id each, with its weight behind it where that
+            is not 1, as "detail.safetensors:0.8"; needs the extra `lora`.
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
@@ -96,19 +98,19 @@ def load(
     wanted = {"diffusers": quantise, "transformers": quantise_text}
     quantisers = {library: quantiser(kind, library, dtype) for library, kind in wanted.items() if kind is not None}
     single = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
-    offline = without_hub(offline, location, lora, components if single else None)
-    update = None if lora is None else read_lora(lora, offline=offline)
+    wanted_loras = weighted(lora)
+    offline = without_hub(offline, location, *(where for where, _ in wanted_loras), components if single else None)
+    updates = [read_lora(where, offline=offline) for where, _ in wanted_loras]
     if isinstance(location, Path) and single:
         pipeline = _from_transformer_file(location, str(components), dtype, offline, quantisers)
     else:
         pipeline = _from_folder(location, revision, dtype, offline, quantisers)
-    if update is not None:
-        apply_lora(pipeline, update)
+    loras = apply_loras(pipeline, updates, [weight for _, weight in wanted_loras])
     _place(pipeline, device, offload, attention_backend)
     if tiled:
         pipeline.vae.enable_tiling()
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
-    model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
+    model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length, loras=loras)
     if compile:
         compile_blocks(pipeline.transformer, model.layers)
     if layer_sets is not None:

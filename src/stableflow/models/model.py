@@ -25,6 +25,7 @@ from stableflow.models.family import Family, Pass, Sizes
 from stableflow.models.following import Call, following
 from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
+from stableflow.models.loras import Lora
 from stableflow.models.outside import READ_BY, thinned
 from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
 from stableflow.models.times import TIMESTEPS
@@ -40,14 +41,23 @@ class DiffusersModel:
         family: How to read it.
         name: What the checkpoint is called in presets and messages.
         max_sequence_length: Text tokens of every prompt; the family's default when None.
+        loras: Those that were put on by name, in order.
 
     Raises:
         InputError: The scheduler adds noise at every step, or the text length is unusable.
     """
 
-    def __init__(self, pipeline: Any, family: Family, *, name: str, max_sequence_length: int | None = None):
+    def __init__(
+        self,
+        pipeline: Any,
+        family: Family,
+        *,
+        name: str,
+        max_sequence_length: int | None = None,
+        loras: Sequence[Lora] = (),
+    ):
         check_scheduler(pipeline, name)
-        self.pipeline, self.family, self.name = pipeline, family, name
+        self.pipeline, self.family, self.name, self.loras = pipeline, family, name, tuple(loras)
         default, longest = family.text
         if family.text_within is not None:
             default = min(default, getattr(pipeline, family.text_within).model_max_length)
@@ -90,7 +100,7 @@ class DiffusersModel:
 
     @property
     def modifications(self) -> tuple[str, ...]:
-        return modifications_of(self.pipeline.transformer)
+        return modifications_of(self.pipeline.transformer, self.loras)
 
     def checkpoint_hash(self) -> str:
         return checkpoint_digest(self.pipeline.transformer)

@@ -32,7 +32,7 @@ def load_gguf(path: Path, kind: Any, config: Any, dtype: torch.dtype, *, compone
 
     with load_errors(str(path)):
         names = [str(tensor.name) for tensor in GGUFReader(path).tensors]
-        found = placed_names(bare(names, path).values(), config)
+        found = placed_names(bare(names, path).values(), kind.__name__, config)
         with init_empty_weights():
             expected = kind.from_config(config).state_dict()
         check_weights(dict.fromkeys(found, ()), dict.fromkeys(expected, ()), path=path, components=components)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from stableflow.checks import check_number, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.beside import UNGUIDED
+from stableflow.editing.energies import Keys, rescaled
 from stableflow.editing.passes import differentiable
 from stableflow.editing.path import Path
 from stableflow.editing.run import Run
@@ -16,7 +16,7 @@ from stableflow.errors import InputError
 from stableflow.flow.inversion import invert
 from stableflow.flow.solvers import FixedPoint
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.base import Conditioning, Forward, Layer, ProjectionHook
+from stableflow.models.base import Conditioning
 from stableflow.types import Latents
 from stableflow.vital.presets import VITAL, resolve_layers
 
@@ -95,27 +95,3 @@ class GuideAndRescale(Editor):
                 energy = torch.stack(apart).mean()
                 (gradient,) = torch.autograd.grad(energy, z)
         return own.detach(), gradient
-
-
-def rescaled(gradient: Tensor, push: Tensor, low: float, high: float) -> Tensor:
-    """Return the gradient at a length between low and high times that of the push, row by row."""
-    long, far = (x.flatten(1).norm(dim=1).clamp_min(1e-12).reshape(-1, 1, 1, 1) for x in (gradient, push))
-    return (long / far).clamp(low, high) * far / long * gradient
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Image keys of layers, with gradients."""
-
-    layers: Sequence[int]
-    seen: list[Tensor]
-
-    def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
-        return [ProjectionHook(layers[index], "key", self._keep) for index in self.layers]
-
-    def _keep(self, forward: Forward, keys: Tensor) -> None:
-        self.seen.append(keys.float())
-
-    def taken(self) -> list[Tensor]:
-        """Return what was seen since it was last asked."""
-        return [self.seen.pop(0) for _ in list(self.seen)]

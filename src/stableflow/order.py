@@ -40,7 +40,7 @@ class Order(BaseModel):
     """One edit run. Names are those of the command line's options and of a YAML file's keys.
 
     Args:
-        model, dtype, max_sequence_length, lora, quantise, quantise_text, components: What draws, and how it is loaded.
+        model, dtype, max_sequence_length, lora, parts, quantise, quantise_text, components: What draws.
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source; to: edited prompts.
         editor, set, task: The method and its settings, or what is wanted, which chooses both and a region to look for.
         guidance_each, strength_each: Of single edits, one each, where it is not the editor's.
@@ -59,6 +59,7 @@ class Order(BaseModel):
     quantise: str | None = None
     quantise_text: str | None = None
     components: str | None = None
+    parts: list[str] | None = None
     prompt: str | None = None
     image: Path | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
@@ -90,9 +91,9 @@ class Order(BaseModel):
     image_digest: str | None = None
     expected: dict[str, Any] | None = None
 
-    @field_validator("lora", mode="before")
+    @field_validator("lora", "parts", mode="before")
     @classmethod
-    def _list_loras(cls, value: Any) -> Any:
+    def _listed(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
     @field_validator("layers", mode="before")

@@ -68,13 +68,17 @@ def edit(page):
 
 
 @contextmanager
-def serving(model, folder, *, limits=None, door=None, content=None, credentials=None, opening=None, mcp=False):
+def serving(
+    model, folder, *, limits=None, door=None, content=None, credentials=None, opening=None, workshops=None, hands=1,
+    mcp=False,
+):  # fmt: skip
     """Run an app over a loaded model; yields its house, which knows its address."""
     limits, loaded = limits or Limits(rate=100_000), {"model": "tiny"}
-    house = House(
-        lambda: {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}, loaded, folder, limits=limits,
-        content=content, credentials=credentials,
-    )  # fmt: skip
+
+    def works():
+        return workshops or {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}
+
+    house = House(works, loaded, folder, limits=limits, content=content, credentials=credentials, hands=hands)
     made = make_server(house, door or Door(), mcp=mcp)
     config = uvicorn.Config(made, port=0, log_level="error", ws="none", lifespan="on" if mcp else "off")
     server = uvicorn.Server(config)

@@ -12,6 +12,9 @@ from stableflow.editing import EDITORS
 QUICK = {
     "stable-flow": ["layers=[0,3]"],
     "reprompt": [],
+    "cyclic": ["cycles=1"],
+    "dragon": ["num_steps=4", "layers=[0,3]"],
+    "sam-flow": ["num_steps=4", "n_max=3", "n_avg=1", 'stay=["dog"]'],
     "direct-inversion": ["layers=[0,3]"],
     "edit-friendly": ["num_steps=4", "skip=1"],
     "move": ['moves=[{"region": "box:0,2,4,4", "dx": 4}]'],

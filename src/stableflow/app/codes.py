@@ -9,7 +9,8 @@ from stableflow.order import Order
 
 GIVEN, MASK = "given.png", "mask.png"  # what the page calls the files that belong to the lines
 SOURCE = ("seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge")
-LOADED = ("dtype", "components", "lora", "quantise", "max_sequence_length")  # beside the model's name
+LOADED = ("dtype", "components", "parts", "lora", "quantise", "max_sequence_length")  # beside the model's name
+FLAGS = {"parts": "part"}
 NAMES = {"steps": "num_steps", "guidance": "guidance_scale", "nudge": "nudge_scale"}
 
 
@@ -26,7 +27,7 @@ def command_line(orders: Sequence[Order]) -> str:
         for name in LOADED:
             value = getattr(order, name)
             for one in value if isinstance(value, list) else [value]:
-                words += [] if one is None else [f"--{name.replace('_', '-')}", f"{one}"]
+                words += [] if one is None else [f"--{FLAGS.get(name, name.replace('_', '-'))}", f"{one}"]
         words += ["--prompt", order.prompt or ""]
         words += ["--image", GIVEN] if order.image is not None else []
         for name in SOURCE:

@@ -16,7 +16,7 @@ from stableflow.reading import short
 COLUMNS = ("id", *(name for name in Order.model_fields if name not in ("version", "image_digest", "expected")))
 """What a table may say of an order."""
 
-LOADING = ("model", "dtype", "components", "lora", "quantise", "quantise_text", "max_sequence_length")
+LOADING = ("model", "dtype", "components", "parts", "lora", "quantise", "quantise_text", "max_sequence_length")
 """What decides which model is loaded, and how."""
 
 EDITING = ("to", "region", "together", "exact", "guidance_each", "strength_each", "strength", "edit_guidance")

@@ -239,8 +239,8 @@ class Editor(Settable, ABC):
         return run.whole_grid(getattr(self, "num_steps"))  # noqa: B009
 
     def start(self, run: Run) -> Latents:
-        """Return the edits at the first time, a row each; the source's own picture or noise by default."""
-        return run.rows(run.clean)
+        """Return the edits at the first time, a row each: where the source is then, by default."""
+        return run.rows(self.held(run, run.grid.times[0]))
 
     def finish(self, run: Run, z: Float[Tensor, "rows channels latent_height latent_width"]) -> Latents:
         """Return the edits' image latents from their last state."""

@@ -29,6 +29,7 @@ from stableflow.types import Images, Latents
 
 __all__ = [
     "PARTS",
+    "Adaptable",
     "AttentionHook",
     "BlockHook",
     "Branch",
@@ -209,6 +210,15 @@ class Differentiable(FlowModel, Protocol):
         self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance
     ) -> Latents:
         """Return the same as `velocity`."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(FlowModel, Protocol):
+    """A model whose LoRA adapters can be switched row by row."""
+
+    def adapting(self, weights: Sequence[float]) -> AbstractContextManager[None]:
+        """Open a block in which row i of every pass has weights[i] of the adapters: 0 is the model without them."""
         ...
 
 

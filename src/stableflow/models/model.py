@@ -1,7 +1,7 @@
 """The one class over a diffusers pipeline: a velocity field, read from the pipeline as its family declares."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stableflow.errors import InterventionError
 from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.adapter_rows import adapter_rows, checked_weights, row_weights
 from stableflow.models.attached import AttachmentStack
 from stableflow.models.base import Conditioning, Guidance, Word
 from stableflow.models.checks import (
@@ -64,6 +65,7 @@ class DiffusersModel:
         self.max_sequence_length = checked_text_length(max_sequence_length, default, longest, family.name)
         shows_attention = all(blocks.watch is not None for blocks in family.blocks)
         self.words = partial(_words, pipeline, family, self.max_sequence_length) if shows_attention else None
+        self._adapters: tuple[float, ...] | None = None
         self._attachments = AttachmentStack(
             lambda: self.layers, lambda: check_open_to_interventions(self.pipeline.transformer)
         )
@@ -170,6 +172,16 @@ class DiffusersModel:
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         return self._attachments.attach(*interventions)
 
+    @contextmanager
+    def adapting(self, weights: Sequence[float]) -> Generator[None]:
+        checked, before = checked_weights(self.pipeline.transformer, weights), self._adapters
+        with self._attachments.attach():  # nobody else's passes come between
+            self._adapters = checked
+            try:
+                yield
+            finally:
+                self._adapters = before
+
     def why_whole(self, *, states_on_path: bool = True) -> str | None:
         family = self.family
         if any(blocks.outside is None for blocks in family.blocks):
@@ -223,8 +235,14 @@ class DiffusersModel:
             stack.enter_context(self._attachments.forward(t, layout, batch, branches=branches))
             stack.enter_context(_cache_context(transformer, branches))
             stack.enter_context(thinned(self.layers, layout) if layout.division else nullcontext())
+            stack.enter_context(self._switched(batch, len(branches)))
             output = transformer(**inputs, return_dict=False)[0]
         return dict(zip(branches, family.unpack(output, layout.image_rows).chunk(len(branches))))
+
+    def _switched(self, rows: int, branches: int) -> AbstractContextManager[None]:
+        if self._adapters is None:
+            return nullcontext()
+        return adapter_rows(self.pipeline.transformer, row_weights(self._adapters, rows, branches, self.device))
 
     def _image_tokens(self, height: int, width: int) -> int:
         self.check_size(height, width)

@@ -4,19 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from stableflow.checks import check_number, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.beside import UNGUIDED
-from stableflow.editing.energies import Keys, rescaled
-from stableflow.editing.passes import differentiable
+from stableflow.editing.energies import led, rescaled
 from stableflow.editing.path import Path
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
 from stableflow.flow.inversion import invert
 from stableflow.flow.solvers import FixedPoint
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.base import Conditioning
 from stableflow.types import Latents
 from stableflow.vital.presets import VITAL, resolve_layers
 
@@ -83,15 +82,9 @@ class GuideAndRescale(Editor):
 
     def _led(self, run: Run, z: Latents, t: float) -> tuple[Latents, Latents]:
         """Return the source's velocity at the edits' states, and the gradient of E there."""
-        kept, told = Keys(resolve_layers(self.model, self.layers), []), run.source.conditioning
-        with self.model.attach(kept):
-            run.velocity(self.held(run, t), t, told, UNGUIDED)
-            wanted, rows = kept.taken(), run.once("rows", lambda: Conditioning.concat([told] * len(z)))
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                run.nfe["edit"] += 1
-                own = differentiable(self.model).velocity_with_grad(z, t, rows, guidance_scale=UNGUIDED)
-                apart = [(keys - known).square().mean((1, 2)).sum() for keys, known in zip(kept.taken(), wanted)]
-                energy = torch.stack(apart).mean()
-                (gradient,) = torch.autograd.grad(energy, z)
-        return own.detach(), gradient
+        return led(run, z, t, self.held(run, t), resolve_layers(self.model, self.layers), _apart)
+
+
+def _apart(keys: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return E."""
+    return torch.stack([(own - known).square().mean((1, 2)).sum() for own, known in zip(keys, wanted)]).mean()

@@ -64,9 +64,6 @@ class NullText(Editor):
         whole = run.whole_grid(self.num_steps)
         return whole if self.strength is None else whole.share(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         told = having_negative(run.edits, self._fitted(run)[t0])
         return z + (t1 - t0) * run.velocity(z, t0, told, run.scales(self.guidance_scale))

@@ -5,7 +5,9 @@ import io
 import json
 import shlex
 import struct
+import tempfile
 import zlib
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -18,6 +20,14 @@ from stableflow.app.limits import Limits
 
 REFUSED = {400, 403, 404, 405, 413, 421, 422, 429}
 NOBODY = "0" * 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory):
+    """Where whatever is put aside goes while this file runs."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("aside"))
+    yield Path(tempfile.tempdir)
+    tempfile.tempdir = before
 
 
 @pytest.fixture(scope="module")
@@ -281,6 +291,6 @@ def test_a_body_without_a_length_is_cut_off(guest):
     assert status == 413
 
 
-def test_after_all_of_it_the_app_works(guest, house):
+def test_after_all_of_it_the_app_works_and_no_temporary_file_is_left(guest, house, temporary):
     assert guest.edit(QUICK)["runs"]
-    assert list(house.folder.rglob("*.part")) == []
+    assert list(house.folder.rglob("*.part")) == list(house.folder.rglob(".*")) == [*temporary.rglob("*")] == []

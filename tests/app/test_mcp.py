@@ -42,6 +42,6 @@ def test_an_assistant_edits_pictures_and_is_told_what_is_wrong(tiny, tmp_path):
     before = np.asarray(Image.open(PICTURE).convert("RGB"))
     assert pixels.shape == before.shape and np.array_equal(pixels[:40], before[:40])
     assert not np.array_equal(pixels, before)
-    for wrong, reason in ((same, "different"), (broken, "base64"), (outside, "where")):
+    for wrong, reason in ((same, "empty"), (broken, "base64"), (outside, "where")):
         assert wrong.is_error and reason in wrong.content[0].text
     assert kept == []

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 from app_tools import BLUE, DOG, PICTURE, QUICK
+from PIL import Image
 
 from stableflow.app.desk import Job
 from stableflow.app.limits import Limits
 from stableflow.app.saved import SavedSources
 from stableflow.app.studio import Studio
+from stableflow.editing.stack import Stroke
 from stableflow.order import Order
 from stableflow.serving.wire import asked_of, order_of
 
@@ -71,6 +73,24 @@ def test_a_batch_is_taken_apart_into_what_each_asked_for(tiny):
     for name in ("edits", "guidance_scale", "shift", "layers", "region"):
         assert two.result.recipe[name] == alone.recipe[name], name
     assert two.result.source.store is None and two.result.source.latents.equal(alone.source.latents)
+
+
+def test_layers_are_drawn_far_away_with_their_masks_and_kept_there(tiny, tmp_path):
+    pytest.importorskip("grpc", reason="the extra `serve` is not installed")
+    from stableflow.serving.replica import performed
+
+    mask = tmp_path / "mask"
+    Image.new("L", (64, 64), 255).crop((0, 0, 64, 64)).save(mask, format="PNG")
+    order = Order(prompt=DOG, seed=1, steps=2)
+    strokes = [Stroke(BLUE, f"mask:{mask}", seed=1, strength=0.9), Stroke(GREEN, "box:0,0,32,32", seed=2)]
+    asked = asked_of("layers", order, "ann", strokes=strokes)
+    assert str(tmp_path) not in str(asked.strokes)
+    studio = Studio(tiny, {"model": "tiny"}, Limits())
+    [far] = performed(studio, [asked], Job("ann", None))
+    [again] = performed(studio, [asked_of("layers", order, "ann", strokes=strokes)], Job("ann", None))
+    near = Studio(tiny, {"model": "tiny"}, Limits()).layers(order, strokes, Job("ann", None))
+    assert far.result.images.equal(near.result.images) and list(far.drawn) == [True, True]
+    assert list(again.drawn) == [False, False] and far.result.source.store is None
 
 
 def test_sessions_come_from_the_disk_and_the_oldest_go(tiny, tmp_path):

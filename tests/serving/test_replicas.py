@@ -41,7 +41,7 @@ def kill_replica():
     import ray
     from ray.util import list_named_actors
 
-    (name,) = [a["name"] for a in list_named_actors(all_namespaces=True) if a["name"].startswith("SERVE_REPLICA::")]
+    name = next(a["name"] for a in list_named_actors(all_namespaces=True) if a["name"].startswith("SERVE_REPLICA::"))
     ray.kill(ray.get_actor(name, namespace="serve"), no_restart=True)
 
 

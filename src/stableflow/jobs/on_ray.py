@@ -86,7 +86,12 @@ def connected(placed: Placement) -> Iterator[Any]:
         where = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cores}
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones where it cannot start
+        if address is None:
+            raise InputError(
+                f"Ray could not be started on this machine: {' '.join(str(error).split())[:300]} If the machine is "
+                "merely busy, try again; else start it with `ray start --head` and give --address."
+            ) from error
         raise InputError(
             f"No Ray cluster answers at {address!r}: {' '.join(str(error).split())[:300]} Start one with `ray start "
             f"--head`, or leave --address and {ADDRESS} out to work on this machine alone."

@@ -10,13 +10,10 @@ from typing import Any
 
 from stableflow.errors import InputError, StableFlowError
 from stableflow.jobs.run import Task
-from stableflow.order import Order
+from stableflow.order import OF_A_REPEATED_RUN, Order
 from stableflow.reading import short
 
-COLUMNS = (
-    "id",
-    *(name for name in Order.model_fields if name not in ("version", "image_digest", "reference_digests", "expected")),
-)
+COLUMNS = ("id", *(name for name in Order.model_fields if name not in OF_A_REPEATED_RUN))
 """What a table may say of an order."""
 
 LOADING = ("model", "dtype", "components", "parts", "lora", "quantise", "quantise_text", "max_sequence_length")

@@ -13,6 +13,7 @@ from stableflow.cli.options import SHAPING, EditOptions, ModelOptions, OutputOpt
 from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import card_plans, edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
+from stableflow.cli.usual import with_usual
 from stableflow.editing import Editor
 from stableflow.editing.computing import told
 from stableflow.editing.leaning import judged, not_made
@@ -59,7 +60,10 @@ def edit(
     recipe = {} if from_image is None else _from_image(from_image, own | _said(given), trust_recipe)
     order = order_from(recipe, own, given)
     order.check()
+    order, filled = with_usual(order)
     reporter = output.reporter()
+    if filled:
+        reporter.say(filled)
     if not dry_run:
         check_writable(output.out)
         if order.image is not None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from stableflow.editing import EDITORS
 from stableflow.editing.where import REGIONS
 from stableflow.errors import InputError, LoadError
-from stableflow.order import Order, from_recipe
+from stableflow.order import OF_A_REPEATED_RUN, Order, from_recipe
 from stableflow.reading import faults, read_yaml
 
 __all__ = ["from_recipe", "make_settings", "order_from", "parse_set", "read_run_file", "where"]
@@ -93,9 +93,7 @@ def _known(error: ValidationError) -> str:
     """The known settings, where one is unknown."""
     if all(fault["type"] != "extra_forbidden" for fault in error.errors(include_url=False)):
         return ""
-    names = [
-        name for name in Order.model_fields if name not in ("version", "expected", "image_digest", "reference_digests")
-    ]
+    names = [name for name in Order.model_fields if name not in OF_A_REPEATED_RUN]
     return f" Known settings: {', '.join(names)}."
 
 

@@ -1,4 +1,4 @@
-"""Serving under load, measured by hand: PYTHONPATH=tests/app python tests/serving/load.py [EDITS [REPLICAS]].
+"""Serving under load, measured by hand: PYTHONPATH=tests/app python tests/serving/load.py [EDITS [REPLICAS [BATCHES]]].
 
 Starts replicas of the bundled model on this machine and asks the door over HTTP: throughput by batch size with one
 picture and sixteen requests at a time; random arrivals at .6 of what the replicas can do, beside the simulator with the
@@ -117,12 +117,13 @@ def against_simulator(door, edits, replicas):
     }  # fmt: skip
 
 
-def main(edits=60, replicas=1):
+def main(edits=60, replicas=1, batches="1,2,4,8"):
+    edits, replicas, batches = int(edits), int(replicas), [int(batch) for batch in batches.split(",")]
     told = {}
     with tempfile.TemporaryDirectory() as folder, connected(Placement(replicas + 1)):
         models = {"tiny": (opening(), {"model": "tiny"})}
         served = application.Serving(models, replicas=replicas, sessions=Path(folder) / "sessions", drain=10.0)
-        for batch in (1, 2, 4, 8):
+        for batch in batches:
             began = time.time()
             now = dataclasses.replace(served, batch=batch)  # the same name: the replicas are rolled over
             far = application.start(now, LIMITS)
@@ -157,4 +158,4 @@ def main(edits=60, replicas=1):
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from stableflow.errors import InputError, InterventionError, MissingExtraError, 
 from stableflow.jobs.run import Compute, Results, Task, Told, Work
 
 ADDRESS = "RAY_ADDRESS"  # Ray's own name for the cluster that a process belongs to; `ray job submit` sets it
+TYPE = "accelerator_type:"  # how Ray calls the resource of an accelerator
 LOSSES = 3  # times all workers may be lost with no result between
 
 
@@ -167,6 +169,13 @@ def _resources(ray: Any, placed: Placement) -> dict[str, Any]:
     asked: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 / math.ceil(placed.workers / devices) if devices else 0}
     if placed.gpu_type is not None:
         asked["accelerator_type"] = placed.gpu_type
+        there = {name.removeprefix(TYPE) for name in ray.cluster_resources() if name.startswith(TYPE)}
+        if placed.gpu_type not in there:
+            warnings.warn(
+                f"No machine of the cluster has the accelerator {placed.gpu_type!r} (it has: "
+                f"{', '.join(sorted(there)) or 'none'}), so workers wait until one joins.",
+                stacklevel=2,
+            )
     return asked
 
 

@@ -1,4 +1,4 @@
-"""One running app and one browser for all tests here."""
+"""One running app for all tests here, and a browser for those that need one."""
 
 import shutil
 
@@ -35,7 +35,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 90_000  # milliseconds
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, no other test may run an event loop in this thread
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright comes with the extra dev")
     if BROWSER is None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def calls(base, *asked):
             tools = (await client.list_tools()).tools
             return tools, [await client.call_tool("edit_picture", arguments) for arguments in asked]
 
-    return asyncio.run(talk())
+    with ThreadPoolExecutor() as beside:  # whatever event loop runs in this thread
+        return beside.submit(lambda: asyncio.run(talk())).result()
 
 
 def test_an_assistant_edits_pictures_and_is_told_what_is_wrong(tiny, tmp_path):

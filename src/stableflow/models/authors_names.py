@@ -9,7 +9,7 @@ from typing import Any
 from stableflow.models.flux_names import DOUBLE, SINGLE, Place, flux_places, split_rows, swapped
 
 Places = Mapping[str, tuple[Place, ...]]
-"""From a module of the authors, or a parameter that is no module's, to diffusers'."""
+"""From a module of the authors to diffusers'; "" is the model itself, for parameters that are no module's."""
 
 LEFT_OUT = ("norm_final.weight",)
 """What files hold and no model uses: a norm of Z-Image."""
@@ -41,7 +41,7 @@ FLUX2_SINGLE = {
     "norm.key_norm": ["attn.norm_k"],
 }
 SD3_ROOT = {
-    "pos_embed": "pos_embed.pos_embed",
+    "": "pos_embed",
     "x_embedder.proj": "pos_embed.proj",
     "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
     "t_embedder.mlp.2": "time_text_embed.timestep_embedder.linear_2",

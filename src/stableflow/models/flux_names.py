@@ -78,7 +78,8 @@ def flux_places(config: Any) -> dict[str, tuple[Place, ...]]:
 
 def swapped(tensor: Tensor) -> Tensor:
     """Exchange the halves of the rows."""
-    return torch.cat(tensor.chunk(2, dim=0)[::-1])
+    first, second = tensor.chunk(2, dim=0)
+    return torch.cat([second, first])  # a list: of a tuple, GGUF weights forget what they are
 
 
 def split_rows(modules: Sequence[str], width: int) -> tuple[Place, ...]:

@@ -260,6 +260,10 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     try:
         source, made_by = recipe["source"], recipe["editor"]
         name = made_by["name"]
+        if recipe.get("strokes"):
+            raise InputError(
+                "This picture was drawn in layers: drop it onto `stableflow app`, or use Stack and Stroke in Python."
+            )
         if name not in EDITORS:
             raise unknown_name("editor", name, EDITORS)
         values: dict[str, Any] = {

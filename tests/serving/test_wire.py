@@ -1,15 +1,18 @@
 """What goes between door and replicas, sessions on disk, and which replica a request goes to."""
 
 import asyncio
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
 from app_tools import BLUE, DOG, PICTURE, QUICK
+from PIL import Image
 
 from stableflow.app.desk import Job
 from stableflow.app.limits import Limits
 from stableflow.app.saved import SavedSources
 from stableflow.app.studio import Studio
+from stableflow.editing.stack import Stroke
 from stableflow.order import Order
 from stableflow.serving.wire import asked_of, order_of
 
@@ -73,6 +76,24 @@ def test_a_batch_is_taken_apart_into_what_each_asked_for(tiny):
     assert two.result.source.store is None and two.result.source.latents.equal(alone.source.latents)
 
 
+def test_layers_are_drawn_far_away_with_their_masks_and_kept_there(tiny, tmp_path):
+    pytest.importorskip("grpc", reason="the extra `serve` is not installed")
+    from stableflow.serving.replica import performed
+
+    mask = tmp_path / "mask"
+    Image.new("L", (64, 64), 255).crop((0, 0, 64, 64)).save(mask, format="PNG")
+    order = Order(prompt=DOG, seed=1, steps=2)
+    strokes = [Stroke(BLUE, f"mask:{mask}", seed=1, strength=0.9), Stroke(GREEN, "box:0,0,32,32", seed=2)]
+    asked = asked_of("layers", order, "ann", strokes=strokes)
+    assert str(tmp_path) not in str(asked.strokes)
+    studio = Studio(tiny, {"model": "tiny"}, Limits())
+    [far] = performed(studio, [asked], Job("ann", None))
+    [again] = performed(studio, [asked_of("layers", order, "ann", strokes=strokes)], Job("ann", None))
+    near = Studio(tiny, {"model": "tiny"}, Limits()).layers(order, strokes, Job("ann", None))
+    assert far.result.images.equal(near.result.images) and list(far.drawn) == [True, True]
+    assert list(again.drawn) == [False, False] and far.result.source.store is None
+
+
 def test_sessions_come_from_the_disk_and_the_oldest_go(tiny, tmp_path):
     def studio(most=2**30):
         return Studio(tiny, {"model": "tiny"}, Limits(), SavedSources(tmp_path, most))
@@ -90,16 +111,21 @@ def test_sessions_come_from_the_disk_and_the_oldest_go(tiny, tmp_path):
     assert studio().source(Order(**QUICK | {"seed": 9}), Job("eve", None))[1]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """As Serve's replicas have one."""
+
+    unique_id: str
+
+
 def test_a_session_stays_with_its_replica_and_moves_alone_when_that_goes():
     pytest.importorskip("grpc", reason="the extra `serve` is not installed")
     from stableflow.serving.router import SessionRouter
 
     def router(names, loaded=()):
         made = object.__new__(SessionRouter)
-        made._num_virtual_nodes, made._num_fallback_replicas = 100, len(names) - 1
-        ids = [SimpleNamespace(unique_id=name) for name in names]
-        for identity in ids:
-            identity.__class__ = type("Id", (SimpleNamespace,), {"__hash__": lambda self: hash(self.unique_id)})
+        made._num_virtual_nodes, made._num_fallback_replicas, made._deployment_id = 100, len(names) - 1, None
+        ids = [Identity(name) for name in names]
         made._replicas = {
             one: SimpleNamespace(name=one.unique_id, multiplexed_model_ids={"m"} if one.unique_id in loaded else set())
             for one in ids
@@ -114,7 +140,6 @@ def test_a_session_stays_with_its_replica_and_moves_alone_when_that_goes():
         return [replica.name for (replica,) in ranks]
 
     made, fewer = router("abc"), router("ab")
-    made._deployment_id = fewer._deployment_id = None
     sessions = [f"session {number}" for number in range(60)]
     homes = {session: tried(made, session)[0] for session in sessions}
     assert set(homes.values()) == set("abc") and homes == {s: tried(made, s)[0] for s in sessions}

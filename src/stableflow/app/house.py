@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stableflow.app.credentials import Credentials
 from stableflow.app.desk import Busy, Desk, Job
 from stableflow.app.filters import ContentFilter
 from stableflow.app.history import clear_unfinished
@@ -32,6 +33,7 @@ class House:
         folder: Where visitors' files are.
         limits: Of everything.
         content: Refuses words and pictures.
+        credentials: Signs pictures.
         failed: Told when the model cannot be loaded.
         hands: Requests that are worked on at once.
     """
@@ -44,10 +46,11 @@ class House:
         *,
         limits: Limits,
         content: ContentFilter | None = None,
+        credentials: Credentials | None = None,
         failed: Callable[[BaseException], None] = lambda error: None,
         hands: int = 1,
     ):
-        self.limits, self.loaded, self.content = limits, dict(loaded), content
+        self.limits, self.loaded, self.content, self.credentials = limits, dict(loaded), content, credentials
         self.folder = folder.resolve()
         self.visitors = Visitors(self.folder, limits)
         self.studios: Mapping[str, Workshop] = {}
@@ -84,7 +87,7 @@ class House:
         """
         for _ in range(round(LOADING / 0.1)):
             if self.studio is not None:
-                return Office(self._studio(model), self.visitors, self.limits, self.content)
+                return Office(self._studio(model), self.visitors, self.limits, self.content, self.credentials)
             await asyncio.sleep(0.1)
         raise Busy("The model is still being loaded. Please try again in a moment.", 10)
 

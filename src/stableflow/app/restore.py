@@ -31,10 +31,13 @@ def restored(visitor: Visitor, file: Path, card: Card, limits: Limits, *, side: 
     except ImageError:
         return None
     try:
-        values = from_recipe(recipe)
+        strokes = recipe.get("strokes", ())
+        values = from_recipe({**recipe, "strokes": ()})
         ask, notes = _ask_of(visitor, values, card, limits)
+        if strokes:
+            ask = _layers_of(visitor, ask, strokes, limits)
         checked = read_ask(ask, limits, side=side)
-    except (StableFlowError, TypeError, ValueError, AttributeError) as error:
+    except (StableFlowError, TypeError, ValueError, AttributeError, KeyError) as error:
         return {"ask": None, "notes": [f"The recipe in this picture cannot be used here: {str(error)[:300]}"]}
     return {"ask": checked.model_dump(exclude_defaults=True, by_alias=True), "notes": notes}
 
@@ -66,13 +69,29 @@ def _ask_of(visitor: Visitor, values: dict[str, Any], card: Card, limits: Limits
             raise InputError("it moves several things, which the page does not.")
         ask |= {"move": {name: value for name, value in moves[0].items() if name != "region"}}
         region = moves[0]["region"]
-    if isinstance(region, str) and region.startswith("amount:"):
-        ask["mask"] = _mask_of(visitor, region, limits)
-    elif isinstance(region, str):
-        if region.partition(":")[0].removeprefix("~") not in FREE_REGIONS:
-            raise InputError("its region names a file.")
-        ask["where"] = region
-    return ask, notes
+    return ask | _placed(visitor, region, limits), notes
+
+
+def _layers_of(visitor: Visitor, ask: dict[str, Any], strokes: Any, limits: Limits) -> dict[str, Any]:
+    """The request of a picture that was drawn in layers, from the one of its uppermost."""
+    layers = []
+    for stroke in strokes:
+        layer = {name: stroke[name] for name in ("prompt", "seed", "strength", "amount")}
+        layer |= _placed(visitor, stroke["region"], limits)
+        layers.append(layer)
+    beside = ("to", "editor", "set", "where", "mask", "strength")
+    return {name: value for name, value in ask.items() if name not in beside} | {"layers": layers}
+
+
+def _placed(visitor: Visitor, region: Any, limits: Limits) -> dict[str, str]:
+    """A recipe's region as a request says it."""
+    if not isinstance(region, str):
+        return {}
+    if region.startswith("amount:"):
+        return {"mask": _mask_of(visitor, region, limits)}
+    if region.partition(":")[0].removeprefix("~") not in FREE_REGIONS:
+        raise InputError("its region names a file.")
+    return {"where": region}
 
 
 def _shorten(ask: dict[str, Any], values: dict[str, Any], card: Card) -> None:

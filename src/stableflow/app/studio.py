@@ -17,8 +17,11 @@ from stableflow.app.shelf import Shelf, bytes_of
 from stableflow.app.visitors import png_bytes
 from stableflow.app.why import attention_of, watched
 from stableflow.editing import Editor
+from stableflow.editing.leaning import judged
+from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.run import Run as EditRun
 from stableflow.editing.source import Source
+from stableflow.editing.stack import Stack, Stroke
 from stableflow.flow.integrate import Callback, StepRecord
 from stableflow.images import to_pil
 from stableflow.models.base import FlowModel
@@ -40,6 +43,7 @@ class Workshop(Protocol):
     def source(self, order: Order, job: Job) -> Made: ...
     def session(self, order: Order, job: Job) -> Source: ...
     def edit(self, order: Order, job: Job, stage: str = "editing") -> Run: ...
+    def layers(self, order: Order, strokes: Sequence[Stroke], job: Job) -> Run: ...
     def where(self, order: Order, job: Job) -> Region: ...
     def why(self, order: Order, job: Job, point: tuple[int, int]) -> dict[str, Any]: ...
     def sweep(self) -> None: ...
@@ -93,10 +97,28 @@ class Studio:
         editor = order.make_editor(self.model)
         job.begin(stage)
         result = order.edit(editor, source, self._watching(job, self.model))
+        leanings: list[float] = []
+        if order.method != "move" and "auto" not in result.recipe:  # the one changes no words, the other has looked
+            job.begin("looking whether it was made")
+            leanings = judged(editor, result)
         if bytes_of(source.kept) > self.limits.source_bytes / 4:
             source.kept.clear()
         notes = self.unread([order.prompt or "", *order.to])
-        return Run(order, result, kept, time.monotonic() - started, notes)
+        return Run(order, result, kept, time.monotonic() - started, notes, leanings)
+
+    def layers(self, order: Order, strokes: Sequence[Stroke], job: Job) -> Run:
+        """Draw layers over an order's source; those below the first change that it has already are not drawn again."""
+        started = time.monotonic()
+        source, kept = self.source(order, job)
+        stack: Stack = source.keep("layers", lambda: Stack(Brushes(self.model), source))
+        known = stack.kept(strokes)
+        job.begin("drawing the layers")
+        result = stack.draw(strokes, callback=self._watching(job, self.model))
+        if bytes_of(source.kept) > self.limits.source_bytes / 4:
+            source.kept.clear()
+        notes = self.unread([order.prompt or "", *(stroke.prompt for stroke in strokes)])
+        drawn = [depth >= known for depth in range(len(strokes))]
+        return Run(order, result, kept, time.monotonic() - started, notes, drawn=drawn)
 
     def where(self, order: Order, job: Job) -> Region:
         """Return the region that an order names, found in its source."""

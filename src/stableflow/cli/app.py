@@ -47,6 +47,11 @@ class DoorOptions:
     content: Annotated[str | None, typer.Option("--filter", help="Content filter: nsfw, or package.module:Class.")] = (
         None
     )
+    mcp: Annotated[bool, typer.Option("--mcp", help="Serve assistants by the Model Context Protocol at /mcp.")] = False
+    credentials: Annotated[
+        Path | None,
+        typer.Option("--credentials", help="Folder of certificate.pem and key.pem that sign pictures (C2PA)."),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def open_door(
     """Serve pages and programs until interrupted; see `House`."""
     import uvicorn
 
+    from stableflow.app.credentials import read_credentials
     from stableflow.app.filters import make_filter
     from stableflow.app.guard import Door
     from stableflow.app.house import House
@@ -109,10 +115,13 @@ def open_door(
         failures.append(error)
         running.should_exit = True
 
-    house = House(opening, loaded, out, limits=limits, content=make_filter(door.content), failed=failed, hands=hands)
+    house = House(
+        opening, loaded, out, limits=limits, content=make_filter(door.content),
+        credentials=read_credentials(door.credentials), failed=failed, hands=hands,
+    )  # fmt: skip
     known, local = read_users(door.users), door.host in LOOPBACK
     hosts = [name.lower() for name in [*(LOOPBACK if local else ()), *(door.allow_host or ())]]
-    server = make_server(house, Door(hosts=hosts, users=known, frames=door.frames or "'none'"))
+    server = make_server(house, Door(hosts=hosts, users=known, frames=door.frames or "'none'"), mcp=door.mcp)
     config = uvicorn.Config(
         server, host=door.host, port=door.port, log_level="warning", access_log=False, server_header=False,
         timeout_keep_alive=20, limit_concurrency=400, ws="none", proxy_headers=door.proxy,

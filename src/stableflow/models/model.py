@@ -28,6 +28,7 @@ from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
 from stableflow.models.loras import Lora
 from stableflow.models.outside import READ_BY, thinned
+from stableflow.models.parallel import banded, processes_of
 from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
 from stableflow.models.reference import TOKENS, refer
 from stableflow.models.times import TIMESTEPS
@@ -200,6 +201,8 @@ class DiffusersModel:
 
     def why_whole(self, *, states_on_path: bool = True) -> str | None:
         family = self.family
+        if processes_of(self.pipeline.transformer) > 1:
+            return "the pass is spread over processes, each with a band of the picture"
         if any(blocks.outside is None for blocks in family.blocks):
             return f"{family.name} does not say how its attention reads tokens that are not computed"
         if family.refines and not states_on_path:
@@ -226,7 +229,8 @@ class DiffusersModel:
             )
 
         def layout(call: Call, given: Mapping[str, Any]) -> TokenLayout:
-            return self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+            whole = self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+            return banded(whole, self.pipeline.transformer)
 
         return following(self.pipeline.transformer, self._attachments, read, layout, times)
 
@@ -246,7 +250,7 @@ class DiffusersModel:
         timestep = (torch.tensor(t, dtype=torch.float32, device=device) * TIMESTEPS).expand(batch * len(branches))
         stacked = latents.to(device, self.dtype).repeat(len(branches), 1, 1, 1)
         inputs = family.inputs(Pass(stacked, timestep, guidance, layout, tensors))
-        layout = self._attachments.divided(layout, device)
+        layout = banded(self._attachments.divided(layout, device), transformer)
         with ExitStack() as stack:
             stack.enter_context(self._attachments.forward(t, layout, batch, branches=branches))
             stack.enter_context(_cache_context(transformer, branches))

@@ -13,6 +13,7 @@ from stableflow.app.desk import Busy, Job
 from stableflow.app.history import Run
 from stableflow.app.studio import Made
 from stableflow.editing.source import Source
+from stableflow.editing.stack import Stroke
 from stableflow.errors import InterventionError
 from stableflow.order import Order
 from stableflow.region import Region
@@ -49,6 +50,10 @@ class FarStudio:
         """Run an order."""
         return replace(self._done("edit", order, job, stage), order=order)
 
+    def layers(self, order: Order, strokes: Sequence[Stroke], job: Job) -> Run:
+        """Draw layers over an order's source."""
+        return replace(self._done("layers", order, job, "drawing the layers", strokes=strokes), order=order)
+
     def where(self, order: Order, job: Job) -> Region:
         """Return the region that an order names, found in its source."""
         return self._done("where", order, job, "looking for it")
@@ -60,8 +65,11 @@ class FarStudio:
     def sweep(self) -> None:
         """Nothing is kept here; replicas keep to their own limits."""
 
-    def _done(self, what: What, order: Order, job: Job, stage: str, point: Sequence[int] | None = None) -> Any:
-        asked = asked_of(what, order, job.owner, None if point is None else (point[0], point[1]))
+    def _done(
+        self, what: What, order: Order, job: Job, stage: str, point: Sequence[int] | None = None,
+        strokes: Sequence[Stroke] = (),
+    ) -> Any:  # fmt: skip
+        asked = asked_of(what, order, job.owner, None if point is None else (point[0], point[1]), strokes)
         job.begin(stage)
         for time_left in reversed(range(TIMES)):
             try:

@@ -130,6 +130,8 @@ def performed(studio: Studio, asked: Sequence[Asked], job: Job) -> list[Any]:
             texts = [list(one.values["to"]) for one in asked]
             order = order.model_copy(update={"to": [text for own in texts for text in own]})
             return split(studio.edit(order, job, "editing"), [len(own) for own in texts])
+        if first.what == "layers":
+            return split(studio.layers(order, first.strokes, job), [1])
         if first.what == "source":
             source, kept = studio.source(order, job)
             return [(light(source), kept)]

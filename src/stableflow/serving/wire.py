@@ -12,11 +12,14 @@ from stableflow.app.history import Run
 from stableflow.editing.least import AUTO
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
+from stableflow.editing.stack import Stroke
+from stableflow.editing.where import describe
 from stableflow.flow.trajectory import Trajectory
 from stableflow.models.base import Conditioning
 from stableflow.order import Order
+from stableflow.region import Region
 
-What = Literal["edit", "source", "session", "where", "why"]
+What = Literal["edit", "layers", "source", "session", "where", "why"]
 TOGETHER = "stable-flow"  # the method whose edits of one source may share a batch
 ALIKE = ("mask", "box", "polygon", "points", "word")  # regions that do not depend on the edited prompts
 EACH = ("edits", "edit_guidance", "edit_strength", "guidance_scale", "outside_change", "shift")
@@ -34,6 +37,7 @@ class Asked:
         values: The order as JSON values; files are named without their folders.
         files: Their contents.
         point: A pixel, for "why".
+        strokes: For "layers"; regions of masks by their amounts.
     """
 
     what: What
@@ -42,6 +46,7 @@ class Asked:
     values: Mapping[str, Any]
     files: Mapping[str, bytes] = field(default_factory=dict)
     point: tuple[int, int] | None = None
+    strokes: tuple[Stroke, ...] = ()
 
     @property
     def session(self) -> str:
@@ -69,7 +74,9 @@ class Asked:
         return json.dumps([self.model, self.owner, shared], sort_keys=True)
 
 
-def asked_of(what: What, order: Order, owner: str, point: tuple[int, int] | None = None) -> Asked:
+def asked_of(
+    what: What, order: Order, owner: str, point: tuple[int, int] | None = None, strokes: Sequence[Stroke] = ()
+) -> Asked:
     """Return the work of an order, its picture and masks read into it."""
     files: dict[str, bytes] = {}
 
@@ -78,7 +85,7 @@ def asked_of(what: What, order: Order, owner: str, point: tuple[int, int] | None
         return Path(path).name
 
     values = _with_files(order.model_dump(mode="json", exclude_unset=True), packed)
-    return Asked(what, order.model, owner, values, files, point)
+    return Asked(what, order.model, owner, values, files, point, tuple(map(_portable, strokes)))
 
 
 def order_of(asked: Asked, folder: Path) -> Order:
@@ -90,6 +97,15 @@ def order_of(asked: Asked, folder: Path) -> Order:
         return str(path)
 
     return Order(**_with_files(dict(asked.values), unpacked))
+
+
+def _portable(stroke: Stroke) -> Stroke:
+    """A stroke whose mask's file is read into its region."""
+    kind, _, path = str(stroke.region).partition(":")
+    if not isinstance(stroke.region, str) or kind.removeprefix("~") != "mask":
+        return stroke
+    region = Region.from_mask(path)
+    return dataclasses.replace(stroke, region=describe(~region if kind.startswith("~") else region))
 
 
 def light(source: Source) -> Source:
@@ -111,7 +127,7 @@ def split(run: Run, counts: Sequence[int]) -> list[Run]:
             result.prompts[rows], result.images[rows], result.latents[rows].cpu(), light(result.source), recipe,
             result.region,
         )  # fmt: skip
-        parts.append(dataclasses.replace(run, result=part))
+        parts.append(dataclasses.replace(run, result=part, leanings=list(run.leanings[rows])))
     return parts
 
 

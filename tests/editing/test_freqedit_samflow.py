@@ -8,6 +8,7 @@ from stableflow.editing import word_maps
 from stableflow.editing.bands import analysis, with_details
 from stableflow.editing.methods import sam_flow
 from stableflow.editing.softening import Softened, softened
+from stableflow.editing.wishes import Edit
 from stableflow.errors import StableFlowError
 
 
@@ -85,6 +86,16 @@ def test_open_everywhere_it_is_flowedit(family, monkeypatch):
     monkeypatch.setattr(sam_flow, "softened", lambda maps, done: Softened(whole, whole, 0 * whole))
     opened = editor.edit(source, EDITS[0]).latents
     assert gap(opened, plain.edit(source, EDITS[0]).latents) <= 1e-5 < gap(opened, masked.latents)
+
+
+def test_together_each_edit_is_open_where_its_own_words_are():
+    editor, source = made("sam-flow", "FLUX.1", num_steps=4, n_max=3, n_avg=1, seed=1)
+    wishes = [Edit(EDITS[0], "box:0,0,8,16"), Edit(EDITS[1], "box:8,0,8,16")]
+    fused = editor.edit(source, wishes, together=True).latents
+    half = fused.shape[-1] // 2
+    apart = (fused - source.latents).abs()
+    assert min(float(apart[..., :half].max()), float(apart[..., half:].max())) > 1e-3
+    assert torch.equal(fused, editor.edit(source, wishes, together=True).latents)
 
 
 def test_words_that_stay():

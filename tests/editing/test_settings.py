@@ -50,7 +50,7 @@ BESIDE = {
     ("cyclic", "high"): {"high": 1.0},
     ("dragon", "scale"): {"low": 0.0, "high": 100.0},
     ("dragon", "low"): {"scale": 1e-9},
-    ("dragon", "high"): {"scale": 1e6},
+    ("dragon", "high"): {"scale": 1e6, "high": 0.2},
     ("dragon", "by"): WITHIN,
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},

@@ -422,16 +422,21 @@ def test_step_caches_and_layer_skipping_are_refused(name, what):
             model.velocity(noise(model, square(family)), T, model.encode_prompt(PROMPTS[:1]), guidance_scale=None)
 
 
-@pytest.mark.parametrize("name", ["FLUX.1", "Qwen-Image"])
-def test_context_parallelism_is_refused(name):
+@pytest.mark.parametrize(
+    "name, given, told",
+    [
+        ("Qwen-Image", {"context_parallel_config": diffusers.ContextParallelConfig(ulysses_degree=2)}, "not proven"),
+        ("FLUX.1", {"context_parallel_config": diffusers.ContextParallelConfig(ring_degree=2)}, "not proven"),
+        ("FLUX.1", {"tensor_parallel_config": diffusers.TensorParallelConfig(tp_degree=2)}, "tensor parallelism"),
+    ],
+)
+def test_parallelism_that_was_not_proven_equal_is_refused(name, given, told):
     """Set as `enable_parallelism` does, which itself needs an accelerator."""
     family = FAMILIES[name]
     pipeline = family.make()
-    pipeline.transformer._parallel_config = diffusers.ParallelConfig(
-        context_parallel_config=diffusers.ContextParallelConfig(ulysses_degree=2)
-    )
+    pipeline.transformer._parallel_config = diffusers.ParallelConfig(**given)
     model = model_of(family, pipeline=pipeline)
-    with pytest.raises(InterventionError, match="context or tensor parallelism"), model.attach(Bypass([0])):
+    with pytest.raises(InterventionError, match=told), model.attach(Bypass([0])):
         pass
 
 

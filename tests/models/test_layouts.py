@@ -51,7 +51,7 @@ def test_what_is_not_told_is_asked_for(tmp_path):
     [
         (
             {"encoder.embed_tokens.weight": torch.ones(7, 5)},
-r"a text encoder of 7 tokens of 5 numbers",
+            r"a text encoder of 7 tokens of 5 numbers",
         ),
         ({"some.thing": torch.ones(2)}, "weights of another kind"),
         ({"decoder.conv_in.weight": torch.ones(2)}, "encoder|weights|layout"),

@@ -12,8 +12,7 @@ from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError
-from stableflow.models import bundled, quantised
-from stableflow.models import load as loading
+from stableflow.models import bundled, quantised, single_file
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def test_what_the_hub_can_answer(monkeypatch, error, message):
     def refuse(*arguments, **settings):
         raise error()
 
-    monkeypatch.setattr(loading, "hf_hub_download", refuse)
+    monkeypatch.setattr(single_file, "hf_hub_download", refuse)
     with pytest.raises(LoadError, match=message):
         sf.load("black-forest-labs/FLUX.1-dev")
 

@@ -1,6 +1,7 @@
 """What goes between door and replicas, sessions on disk, and which replica a request goes to."""
 
 import asyncio
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -110,16 +111,21 @@ def test_sessions_come_from_the_disk_and_the_oldest_go(tiny, tmp_path):
     assert studio().source(Order(**QUICK | {"seed": 9}), Job("eve", None))[1]
 
 
+@dataclass(frozen=True)
+class Identity:
+    """As Serve's replicas have one."""
+
+    unique_id: str
+
+
 def test_a_session_stays_with_its_replica_and_moves_alone_when_that_goes():
     pytest.importorskip("grpc", reason="the extra `serve` is not installed")
     from stableflow.serving.router import SessionRouter
 
     def router(names, loaded=()):
         made = object.__new__(SessionRouter)
-        made._num_virtual_nodes, made._num_fallback_replicas = 100, len(names) - 1
-        ids = [SimpleNamespace(unique_id=name) for name in names]
-        for identity in ids:
-            identity.__class__ = type("Id", (SimpleNamespace,), {"__hash__": lambda self: hash(self.unique_id)})
+        made._num_virtual_nodes, made._num_fallback_replicas, made._deployment_id = 100, len(names) - 1, None
+        ids = [Identity(name) for name in names]
         made._replicas = {
             one: SimpleNamespace(name=one.unique_id, multiplexed_model_ids={"m"} if one.unique_id in loaded else set())
             for one in ids
@@ -134,7 +140,6 @@ def test_a_session_stays_with_its_replica_and_moves_alone_when_that_goes():
         return [replica.name for (replica,) in ranks]
 
     made, fewer = router("abc"), router("ab")
-    made._deployment_id = fewer._deployment_id = None
     sessions = [f"session {number}" for number in range(60)]
     homes = {session: tried(made, session)[0] for session in sessions}
     assert set(homes.values()) == set("abc") and homes == {s: tried(made, s)[0] for s in sessions}

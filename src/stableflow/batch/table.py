@@ -14,18 +14,9 @@ from stableflow.reading import parse_json, read_text, short
 
 LARGEST_TABLE = 256 * 2**20  # bytes
 LISTS = (
-    "to",
-    "set",
-    "guidance_each",
-    "strength_each",
-    "edit_guidance",
-    "solver",
-    "preset",
-    "weight",
-    "layers",
-    "lora",
-    "parts",
-)
+    "to", "set", "guidance_each", "strength_each", "edit_guidance", "solver", "preset", "weight", "layers", "lora",
+    "parts", "reference",
+)  # fmt: skip
 """Columns in which a cell of text that starts with [ or { is JSON."""
 
 

@@ -188,6 +188,10 @@ class EditOptions:
         list[str] | None,
         typer.Option("--keep-word", help="What must stay, a word of the source's; repeat it for more."),
     ] = None
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", help="A picture that the edit reads (kontext, klein, flux2-dev); repeat for more."),
+    ] = None
     strength: Annotated[
         str | None,
         typer.Option("--strength", help="0 is the source, 1 the freest edit, auto the least that makes it [own]."),

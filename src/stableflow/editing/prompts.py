@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary, ref
 from torch import Tensor
 
 from stableflow.checks import check_texts
+from stableflow.editing.references import References, referring
 from stableflow.errors import InputError
 from stableflow.models.base import Conditioning, FlowModel
 from stableflow.models.guidance import NEGATIVE
@@ -78,8 +79,14 @@ def encode_prompts(
     return conditioning if negative is None else with_negative(conditioning, cache.encode(negative))
 
 
-def source_prompt(model: FlowModel, prompt: str | Conditioning, *, negative: str | None = None) -> Conditioning:
-    """Return the conditioning of a source, which has one prompt.
+def source_prompt(
+    model: FlowModel,
+    prompt: str | Conditioning,
+    *,
+    negative: str | None = None,
+    reference: References | None = None,
+) -> Conditioning:
+    """Return the conditioning of a source, which has one prompt and may have reference pictures.
 
     Raises:
         InputError: Several prompts were given, or what `encode_prompts` refuses.
@@ -87,7 +94,7 @@ def source_prompt(model: FlowModel, prompt: str | Conditioning, *, negative: str
     if not isinstance(prompt, str | Conditioning) or (len(prompt) != 1 and isinstance(prompt, Conditioning)):
         count = f"{len(prompt)} were given" if hasattr(prompt, "__len__") else f"got {prompt!r}"
         raise InputError(f"A source has one prompt, as text or its conditioning of one row; {count}.")
-    return encode_prompts(model, prompt, negative=negative)
+    return referring(model, encode_prompts(model, prompt, negative=negative), reference)[0]
 
 
 def checked_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from stableflow.editing.passes import decode, laid_over, require_same_model, sta
 from stableflow.editing.path import Path, checked_guidance
 from stableflow.editing.prompts import encode_prompts
 from stableflow.editing.recipe import recipe_of
+from stableflow.editing.references import References, referring
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.tasks.base import Task
@@ -65,6 +66,7 @@ class Run:
         region: Where the edits may act; everywhere when None.
         together: They make one picture, each in its own region.
         task: What the editor was chosen for.
+        reference: Pictures that the edits' passes read, where the model was trained with them; else the source's own.
 
     Raises:
         FingerprintError: The source belongs to another checkpoint or dtype.
@@ -80,6 +82,7 @@ class Run:
         region: Any = None,
         together: bool = False,
         task: Task | None = None,
+        reference: References | None = None,
     ):
         self.started = time.perf_counter()
         self.editor, self.model = editor, editor.model
@@ -92,7 +95,8 @@ class Run:
         if any(wish.strength is not None for wish in self.wishes) and not editor.strength_each:
             raise InputError(f"{editor.name} walks all edits of a call at one strength; give it instead of Edit's.")
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
-        self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
+        plain = encode_prompts(self.model, texts, negative=editor.negative)
+        self.edits, self.references = referring(self.model, plain, reference, self.source.conditioning)
         self.nfe = {"source": source.nfe, "edit": 0}
         self._made: dict[Hashable, Any] = {}
         self.rows_a_pass = 0

@@ -33,6 +33,10 @@ class Softened:
         pairs = [(self.weight, other.weight), (self.core, other.core), (self.ring, other.ring)]
         return Softened(*(torch.maximum(one, two) for one, two in pairs))
 
+    def joined(self) -> "Softened":
+        """Return what is open in any row."""
+        return Softened(*(x.amax(0, keepdim=True) for x in (self.weight, self.core, self.ring)))
+
     def at(self, size: tuple[int, int]) -> "Softened":
         """Return the mask at another size, each token a block of latents."""
         return Softened(*(F.interpolate(x, size, mode="nearest") for x in (self.weight, self.core, self.ring)))

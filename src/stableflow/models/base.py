@@ -87,7 +87,8 @@ class Conditioning:
             if set(part.tensors) != set(names):
                 raise InputError(
                     f"Prompts that share a batch need the same tensors; one has {sorted(names)}, another "
-                    f"{sorted(part.tensors)}. Encode them with the same model, negative prompts included."
+                    f"{sorted(part.tensors)}. Encode them with the same model, negative prompts included; a reference "
+                    "picture of some rows alone needs kv_memory other than 'share'."
                 )
         return Conditioning(
             tuple(prompt for part in parts for prompt in part.prompts),

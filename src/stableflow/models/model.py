@@ -28,7 +28,9 @@ from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
 from stableflow.models.loras import Lora
 from stableflow.models.outside import READ_BY, thinned
+from stableflow.models.parallel import banded, processes_of
 from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
+from stableflow.models.reference import TOKENS, refer
 from stableflow.models.times import TIMESTEPS
 from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.types import Images, Latents
@@ -142,6 +144,21 @@ class DiffusersModel:
         return self.family.vae.encode(vae, images.to(self.device, vae.dtype) * 2 - 1)
 
     @torch.no_grad()
+    def with_reference(self, conditioning: Conditioning, pictures: Sequence[Tensor]) -> Conditioning:
+        """Return a conditioning whose passes also read reference pictures, as a trained editor does.
+
+        Args:
+            pictures: (1, 3, height, width) in [0, 1] each, sides multiples of `pixel_multiple`.
+
+        Raises:
+            InputError: The model was not trained with any, or not with so many.
+        """
+        # Laid out in memory as the pipelines' own image processors leave pictures: convolutions sum in that order.
+        layout = {"dtype": self.pipeline.vae.dtype, "memory_format": torch.channels_last}
+        scaled = [picture.to(self.device, **layout) * 2 - 1 for picture in pictures]
+        return refer(self.pipeline, self.family.name, self.family.refer, conditioning, scaled)
+
+    @torch.no_grad()
     def decode_latents(self, latents: Latents) -> Images:
         images = self.family.vae.decode(self.pipeline.vae, latents, self.device)
         return (images.float() / 2 + 0.5).clamp(0, 1)
@@ -184,6 +201,8 @@ class DiffusersModel:
 
     def why_whole(self, *, states_on_path: bool = True) -> str | None:
         family = self.family
+        if processes_of(self.pipeline.transformer) > 1:
+            return "the pass is spread over processes, each with a band of the picture"
         if any(blocks.outside is None for blocks in family.blocks):
             return f"{family.name} does not say how its attention reads tokens that are not computed"
         if family.refines and not states_on_path:
@@ -210,7 +229,8 @@ class DiffusersModel:
             )
 
         def layout(call: Call, given: Mapping[str, Any]) -> TokenLayout:
-            return self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+            whole = self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+            return banded(whole, self.pipeline.transformer)
 
         return following(self.pipeline.transformer, self._attachments, read, layout, times)
 
@@ -230,13 +250,15 @@ class DiffusersModel:
         timestep = (torch.tensor(t, dtype=torch.float32, device=device) * TIMESTEPS).expand(batch * len(branches))
         stacked = latents.to(device, self.dtype).repeat(len(branches), 1, 1, 1)
         inputs = family.inputs(Pass(stacked, timestep, guidance, layout, tensors))
-        layout = self._attachments.divided(layout, device)
+        layout = banded(self._attachments.divided(layout, device), transformer)
         with ExitStack() as stack:
             stack.enter_context(self._attachments.forward(t, layout, batch, branches=branches))
             stack.enter_context(_cache_context(transformer, branches))
             stack.enter_context(thinned(self.layers, layout) if layout.division else nullcontext())
             stack.enter_context(self._switched(batch, len(branches)))
             output = transformer(**inputs, return_dict=False)[0]
+        if TOKENS in tensors:
+            output = output[:, : layout.image_rows * layout.image_columns]
         return dict(zip(branches, family.unpack(output, layout.image_rows).chunk(len(branches))))
 
     def _switched(self, rows: int, branches: int) -> AbstractContextManager[None]:

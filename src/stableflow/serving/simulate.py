@@ -30,7 +30,7 @@ class Assumptions:
         edit, row: What a batch of one edit takes, and every further edit in it.
         source: What making a session takes; `disk`: loading it where it was saved, None where none are.
         door: What a request takes beside the replica's work.
-        spread: Of the times: "fixed", or "exponential" around them.
+        spread: Of the times: "fixed", "exponential" around them, or by factors that were measured.
         waiting: Requests that may wait or run; others are refused.
     """
 
@@ -44,7 +44,7 @@ class Assumptions:
     source: float = 2.0
     disk: float | None = None
     door: float = 0.0
-    spread: str = "fixed"
+    spread: str | tuple[float, ...] = "fixed"
     waiting: int = 10**9
 
     def __post_init__(self) -> None:
@@ -54,7 +54,8 @@ class Assumptions:
             check_number(name, getattr(self, name), 0)
         for name in ("sessions", "replicas", "batch", "kept", "waiting"):
             check_count(name, getattr(self, name))
-        check_choice("spread", self.spread, ["fixed", "exponential"])
+        if not isinstance(self.spread, tuple):
+            check_choice("spread", self.spread, ["fixed", "exponential"])
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,8 @@ class _Day:
     def spread(self, seconds: float) -> float:
         if self.given.spread == "fixed" or not seconds:
             return seconds
+        if isinstance(self.given.spread, tuple):
+            return seconds * self.random.choice(self.given.spread)
         return self.random.expovariate(1 / seconds)
 
 

@@ -71,7 +71,7 @@ class SAMFlow(Editor):
         return z + (t1 - t0) * turn
 
     def finish(self, run: Run, z: Latents) -> Latents:
-        opened = self._opened(run)[-1]
+        opened = self._opened(run)[-1].joined() if run.together else self._opened(run)[-1]
         ring = (opened.ring - opened.core).clamp(0, 1)
         return run.clean + (opened.core + ring * IN_RING * opened.weight) * (z - run.clean)
 

@@ -50,6 +50,7 @@ class Method(Protocol):
     def step(self, run: "Run", z: Latents, t0: float, t1: float) -> Latents: ...
     def held(self, run: "Run", t: float) -> Latents: ...
     def pinned(self, run: "Run") -> Schedule: ...
+    def finely(self, run: "Run") -> bool: ...
     def settings(self) -> dict[str, Any]: ...
     def shown(self, run: "Run", images: Images) -> tuple[Images, Region]: ...
     def notes(self, run: "Run") -> dict[str, Any]: ...
@@ -227,11 +228,13 @@ class Run:
 
     @cached_property
     def free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
-        """1 at latents of tokens that the region touches, 0 elsewhere; 1 everywhere without a region."""
+        """1 at latents of tokens that the region touches, or at those that it touches itself; 1 without a region."""
         if self.region is None:
             return self.rows(torch.ones_like(self.clean[:, :1]))
-        whole = self.whole_region
-        return whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device)
+        made, size = self.source.fingerprint, (self.clean.shape[-2], self.clean.shape[-1])
+        fine = self.editor.finely(self)
+        region = self.region.padded((made.height, made.width)) if fine else self.whole_region
+        return region.latents(size, "any").to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:

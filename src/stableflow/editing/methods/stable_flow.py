@@ -147,7 +147,7 @@ class StableFlow(Holding):
             weights = weights_by_row(run, self.strength)
             return Blend(hold.weight, weights if self.token_mask is None else weights * self.token_mask)
         if hold.where == "everywhere" or run.region is None:
-            return Blend(hold.weight, self.token_mask)
+            return Blend(hold.weight, self.token_mask, low=hold.band == "low")
         return super().blend(run, hold)
 
     def _others(self, run: Run) -> list[int]:

@@ -11,6 +11,7 @@ from stableflow.editing import EDITORS
 
 QUICK = {
     "stable-flow": ["layers=[0,3]"],
+    "alike": ["layers=[0,3]"],
     "reprompt": [],
     "direct-inversion": ["layers=[0,3]"],
     "edit-friendly": ["num_steps=4", "skip=1"],

@@ -28,7 +28,7 @@ SETTINGS = {
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
     "by": (8, 0), "seam": 1, "moves": [{"region": "box:0,2,8,8", "dy": 4.0}], "way": "collage", "pasted": False,
     "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
-    "alpha": 2.0, "masked": False,
+    "alpha": 2.0, "masked": False, "statistics": 0.4,
 }  # fmt: skip
 REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
 WITHIN = {"region": "box:0,0,8,16"}

@@ -463,7 +463,8 @@ def test_hooks_that_only_move_weights_are_no_hindrance():
 @pytest.mark.parametrize("name", ["SD3", "Z-Image"])
 def test_every_editor_runs_under_classifier_free_guidance(name, editor):
     family, model, *_ = prepared(name)
-    method = EDITORS[editor](model, **({"layers": [0, 1]} if editor in ("direct-inversion", "guide-rescale") else {}))
+    chosen = {"layers": [0, 1]} if editor in ("alike", "direct-inversion", "guide-rescale") else {}
+    method = EDITORS[editor](model, **chosen)
     source = method.generate(PROMPTS[0], seed=1, num_steps=4, height=family.size, width=family.size)
     result = method.edit(source, PROMPTS[1:])
     assert result.latents.isfinite().all() and gap(result.latents, source.latents) > 1e-2

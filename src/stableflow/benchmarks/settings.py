@@ -109,7 +109,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "rf-solver-edit": {"dial": ("inject_steps", (6, 3, 1))},
 }
 """Where an editor is measured otherwise than at `STRENGTHS` everywhere in the picture."""
-LEFT_OUT = ("move",)  # it is told where things go, not what should be different
+LEFT_OUT = ("move", "alike")  # they are told where things go, or draw other pictures: neither changes a word
 
 
 @SETTINGS.register("editors")

@@ -2,6 +2,7 @@
 
 from stableflow.editing import finding
 from stableflow.editing.base import EDITORS, Editor, editor
+from stableflow.editing.methods.alike import Alike
 from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.methods.ddcm import DDCM
 from stableflow.editing.methods.direct_inversion import DirectInversion
@@ -33,6 +34,7 @@ __all__ = [
     "EDICT",
     "EDITORS",
     "TASKS",
+    "Alike",
     "Brushes",
     "DNAEdit",
     "DirectInversion",

@@ -27,8 +27,10 @@ HEADER = [
 SETTINGS: dict[str, dict[str, Any]] = {
     "flowedit": {"n_max": 10},
     "edit-friendly": {"skip": 2},
+    "sam-flow": {"n_max": 10, "n_avg": 1},
     "move": {"moves": [sf.Move("box:8,8,24,24")]},  # nowhere else: that gives the source back
 }
+FAMILIES = {"sam-flow": "that show their attention"}  # Z-Image does not yet
 
 
 def main() -> None:
@@ -55,7 +57,7 @@ def row_of(name: str, model: Any, picture: Path) -> list[str]:
         families = "with a negative prompt" if made.needs_negative else "all"
         return [name, link(made.paper), made.good_for, way, "not run", families, "not run"]
     counts = f"{source.nfe + passes[0]} / {passes[1]}"
-    return [name, link(made.paper), made.good_for, way, counts, "all", returned(editor, source)]
+    return [name, link(made.paper), made.good_for, way, counts, FAMILIES.get(name, "all"), returned(editor, source)]
 
 
 def finds_path(editor: Editor) -> bool:

@@ -36,9 +36,6 @@ class Renoise(Editor):
         times, first = run.whole_grid(self.num_steps).times, 0.6 if self.strength is None else self.strength
         return TimeGrid(times[min(range(self.num_steps), key=lambda i: abs(times[i] - first)) :])
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         picture = z - t0 * run.of_edits(self.guidance_scale)(z, t0)
         return (1 - t1) * picture + t1 * run.once(t1, run.noise)

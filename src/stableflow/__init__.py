@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from stableflow.models.base import Conditioning, FlowModel, Layer, TokenLayout
     from stableflow.models.families import wrap
     from stableflow.models.load import load
+    from stableflow.models.tiles import InTiles
     from stableflow.region import Region
     from stableflow.vital.measure import Vitality, measure_vitality
 
@@ -73,6 +74,7 @@ _HOMES = {
     "stableflow.models.base": ["Conditioning", "FlowModel", "Layer", "TokenLayout"],
     "stableflow.models.families": ["wrap"],
     "stableflow.models.load": ["load"],
+    "stableflow.models.tiles": ["InTiles"],
     "stableflow.region": ["Region"],
     "stableflow.vital.measure": ["Vitality", "measure_vitality"],
 }
@@ -92,6 +94,7 @@ __all__ = [
     "FixedPoint",
     "FlowModel",
     "Heun",
+    "InTiles",
     "InjectKV",
     "KVStore",
     "Layer",

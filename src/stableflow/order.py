@@ -31,6 +31,9 @@ SHORT = {
 }  # fmt: skip
 """Settings of editors that an order may give by a name of their own instead of in `set`."""
 
+OF_A_REPEATED_RUN = ("version", "expected", "image_digest", "reference_digests")
+"""What nobody asks for: it comes from a recipe."""
+
 DRAWN_STEPS, REAL_GUIDANCE = 15, 1.0
 Strength = Annotated[float, Field(ge=0, le=1)]
 Scale = Annotated[float, Field(ge=0, le=LARGEST_GUIDANCE, allow_inf_nan=False)]
@@ -40,13 +43,14 @@ class Order(BaseModel):
     """One edit run. Names are those of the command line's options and of a YAML file's keys.
 
     Args:
-        model, dtype, max_sequence_length, lora, quantise, quantise_text, components: What draws, and how it is loaded.
+        model, dtype, max_sequence_length, lora, parts, quantise, quantise_text, components: What draws.
         prompt, image, seed, steps, guidance, height, width, solver, inversion, nudge: The source; to: edited prompts.
         editor, set, task: The method and its settings, or what is wanted, which chooses both and a region to look for.
         guidance_each, strength_each: Of single edits, one each, where it is not the editor's.
         region, keeping, together, exact: Where edits act, or words that stay; one picture or many; pixels kept outside.
         strength, negative, edit_guidance, layers, weight, window, keep, preset: Short for settings of the editor.
-        image_digest, expected: Of a run that is repeated: the picture it was made of, and its source's fingerprint.
+        reference: Pictures that the edits read, where the model was trained with them.
+        image_digest, reference_digests, expected: Of a run that is repeated: its pictures, its source's fingerprint.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,10 +59,11 @@ class Order(BaseModel):
     model: str = "tiny"
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     max_sequence_length: int | None = Field(None, ge=1)
-    lora: str | None = None
+    lora: list[str] | None = None
     quantise: str | None = None
     quantise_text: str | None = None
     components: str | None = None
+    parts: list[str] | None = None
     prompt: str | None = None
     image: Path | None = None
     seed: int | None = Field(None, ge=0, le=LARGEST_SEED)
@@ -87,8 +92,15 @@ class Order(BaseModel):
     window: tuple[float, float] | None = None
     keep: Literal["auto", "device", "cpu", "disk", "share"] | None = None
     preset: str | dict[str, Any] | None = None
+    reference: list[Path] | None = None
+    reference_digests: list[str] | None = None
     image_digest: str | None = None
     expected: dict[str, Any] | None = None
+
+    @field_validator("lora", "parts", "reference", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
 
     @field_validator("layers", mode="before")
     @classmethod
@@ -226,7 +238,12 @@ class Order(BaseModel):
         wishes = [Edit(prompt, guidance_scale=scale, strength=strength) for prompt, scale, strength in each]
         how: dict[str, Any] = {n: v for n, v in self.settings().items() if self.task is not None or v == AUTO}
         how |= {n: getattr(self, n) for n in ("region", "task", "together", "exact")} | {"keep": self.keeping}
-        return editor.edit(source, wishes, callback=callback, **how)
+        if self.reference is not None:
+            how["reference"] = self.reference
+        result = editor.edit(source, wishes, callback=callback, **how)
+        if self.reference_digests not in (None, result.recipe.get("reference")):
+            raise FingerprintError("The reference pictures are not those of the run that is repeated; see --reference.")
+        return result
 
     def run(self, model: FlowModel, callback: Callback | None = None) -> EditResult:
         """Make the source and its edits by a model that is loaded as the order says; every step of both is told."""
@@ -243,6 +260,10 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     try:
         source, made_by = recipe["source"], recipe["editor"]
         name = made_by["name"]
+        if recipe.get("strokes"):
+            raise InputError(
+                "This picture was drawn in layers: drop it onto `stableflow app`, or use Stack and Stroke in Python."
+            )
         if name not in EDITORS:
             raise unknown_name("editor", name, EDITORS)
         values: dict[str, Any] = {
@@ -252,6 +273,7 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
             "together": recipe.get("together", False), "guidance_each": recipe.get("edit_guidance"),
             "strength_each": recipe.get("edit_strength"),
             "set": settings_in(recipe, made_by), "expected": dict(source),
+            "reference_digests": recipe.get("reference"),
         }  # fmt: skip
         real, encoded = source["image"] is not None, source["inversion"] == "encoded"
         if not real and source["seed"] is None:
@@ -271,25 +293,3 @@ def from_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
         return values
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise InputError(f"The recipe in this picture is incomplete: {error} is missing or wrong.") from error
-
-
-def require_repeated(order: Order, source: Source) -> None:
-    """Raise unless a repeated run's source is the one of the run.
-
-    Raises:
-        FingerprintError: Names every difference: model, picture, text, size, steps and all else that shapes it.
-    """
-    if order.expected is None:
-        return
-    made = source.fingerprint.as_json()
-    names = [name for name in order.expected if name in made and name not in ("model", "layers")]
-    differences = [
-        f"{name} was {order.expected[name]!r} and is {made[name]!r}"
-        for name in names
-        if order.expected[name] != made[name]
-    ]
-    if differences:
-        raise FingerprintError(
-            "This is not the run behind the picture: " + "; ".join(differences) + ". Give the model, the adapters and "
-            "the settings that it was made with."
-        )

@@ -12,6 +12,7 @@ from stableflow.app.guard import Door
 from stableflow.app.house import House
 from stableflow.app.limits import Limits
 from stableflow.app.server import make_server
+from stableflow.app.studio import Studio
 
 PICTURE = Path(__file__).parents[2] / "examples" / "picture.png"
 DOG, BLUE = "a red dog standing on the grass at noon", "a blue dog standing on the grass at noon"
@@ -53,13 +54,33 @@ class Guest:
         return answer.json()
 
 
+def quicken(page, steps=3):
+    """Let a page in a browser take few steps."""
+    page.click("#more summary")
+    page.fill("#steps", str(steps))
+
+
+def edit(page):
+    """Press the button, and wait for what comes."""
+    page.click("#go")
+    page.wait_for_selector("#go", state="visible")
+    page.wait_for_selector("#actions", state="visible")
+
+
 @contextmanager
-def serving(model, folder, *, limits=None, door=None, content=None, opening=None):
+def serving(
+    model, folder, *, limits=None, door=None, content=None, credentials=None, opening=None, workshops=None, hands=1,
+    mcp=False,
+):  # fmt: skip
     """Run an app over a loaded model; yields its house, which knows its address."""
-    house = House(
-        opening or (lambda: model), {"model": "tiny"}, folder, limits=limits or Limits(rate=100_000), content=content
-    )
-    config = uvicorn.Config(make_server(house, door or Door()), port=0, log_level="error", ws="none", lifespan="off")
+    limits, loaded = limits or Limits(rate=100_000), {"model": "tiny"}
+
+    def works():
+        return workshops or {"tiny": Studio((opening or (lambda: model))(), loaded, limits)}
+
+    house = House(works, loaded, folder, limits=limits, content=content, credentials=credentials, hands=hands)
+    made = make_server(house, door or Door(), mcp=mcp)
+    config = uvicorn.Config(made, port=0, log_level="error", ws="none", lifespan="on" if mcp else "off")
     server = uvicorn.Server(config)
     house.open()
     thread = threading.Thread(target=server.run, daemon=True)

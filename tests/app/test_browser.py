@@ -1,52 +1,9 @@
 """The pages in a real browser: the main path, masks, attention, history, restoring, cancelling and errors."""
 
-import shutil
 import threading
 from pathlib import Path
 
-import pytest
-from app_tools import PICTURE, serving
-
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright comes with the extra dev")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium here; apt-get install chromium ends this skip")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE = 90_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, house):
-    """A visitor's page; whatever the browser complains of fails the test."""
-    faults = []
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda message: faults.append(message.text) if "Content Security" in message.text else None)
-    page.goto(house.base)
-    page.wait_for_selector("html[data-ready=true]")
-    yield page
-    context.close()
-    assert faults == []
-
-
-def quicken(page):
-    page.click("summary")
-    page.fill("#steps", "3")
-
-
-def edit(page):
-    page.click("#go")
-    page.wait_for_selector("#go", state="visible")
-    page.wait_for_selector("#actions", state="visible")
+from app_tools import PICTURE, edit, quicken, serving
 
 
 def width_shown(page, selector):
@@ -119,7 +76,8 @@ def test_methods_side_by_side(page):
     page.click("#tab-compare")
     for name in ("flowedit", "rf-inversion", "sdedit"):
         page.uncheck(f"#methods [value={name}]")
-    page.check("#methods [value=reprompt]")
+    page.click("#page-compare summary")
+    page.check("#more-methods [value=reprompt]")
     page.click("#compare")
     page.wait_for_selector("#compared .card >> nth=2")
     assert page.locator("#compared .card").count() == 3
@@ -148,7 +106,7 @@ def test_the_pages_fit_a_telephone(browser, house):
     page = context.new_page()
     page.goto(house.base)
     page.wait_for_selector("html[data-ready=true]")
-    for name in ("edit", "compare", "why", "history"):
+    for name in ("edit", "layers", "compare", "why", "history"):
         page.tap(f"#tab-{name}")
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, name
     context.close()

@@ -1,5 +1,6 @@
 """The queue: turns, limits, cancelling within a step, time, and errors that help."""
 
+import gc
 import threading
 import time
 
@@ -105,6 +106,24 @@ def test_a_model_that_cannot_be_loaded_is_told():
     desk.open()
     desk.close()
     assert str(told[0]) == "no such model"
+
+
+def tensor_bytes():
+    gc.collect()
+    return sum(one.nbytes for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter))
+
+
+def test_a_cancelled_run_gives_its_memory_back_within_a_step(guest):
+    guest.edit(QUICK)
+    before = tensor_bytes()
+    job = guest.submit("edit", QUICK | {"steps": 100, "seed": 77}).json()
+    while job["step"] < 3:
+        job = guest.http.get(f"/api/jobs/{job['id']}", params={"seen": job["version"]}).json()
+    during = tensor_bytes()
+    guest.http.delete(f"/api/jobs/{job['id']}")
+    over = guest.outcome(job)
+    assert over["state"] == "cancelled" and over["step"] <= job["step"] + 3
+    assert during > before >= tensor_bytes()
 
 
 def test_a_cancelled_edit_leaves_the_model_as_it_was(guest, house):

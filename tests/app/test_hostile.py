@@ -5,7 +5,9 @@ import io
 import json
 import shlex
 import struct
+import tempfile
 import zlib
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -18,6 +20,14 @@ from stableflow.app.limits import Limits
 
 REFUSED = {400, 403, 404, 405, 413, 421, 422, 429}
 NOBODY = "0" * 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory):
+    """Where whatever is put aside goes while this file runs."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("aside"))
+    yield Path(tempfile.tempdir)
+    tempfile.tempdir = before
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +236,19 @@ def test_other_sites_cannot_act_for_a_visitor(guest, headers):
     assert guest.http.post("/api/jobs/edit", json=QUICK, headers=headers).status_code == 403
 
 
+def test_a_browser_that_goes_astray_gets_a_page_and_no_script(guest):
+    for path in ("/nothing", "/api/history/x/y", "/api/jobs/<script>alert(1)</script>", "/api/uploads/<b>"):
+        answer = guest.http.get(path, headers={"accept": "text/html,*/*"})
+        assert answer.status_code == 404 and answer.headers["content-type"].startswith("text/html")
+        assert "Back to the app" in answer.text and "<script" not in answer.text and "<b>" not in answer.text
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+
+
 def test_a_local_app_answers_to_its_own_names_alone(tiny, tmp_path):
     with serving(tiny, tmp_path, door=Door(hosts=["127.0.0.1"])) as house:
         assert httpx.get(f"{house.base}/health").status_code == 200
-        assert httpx.get(f"{house.base}/", headers={"host": "evil.example"}).status_code == 421
+        refused = httpx.get(f"{house.base}/", headers={"host": "evil.example", "accept": "text/html"})
+        assert refused.status_code == 421 and "--allow-host" in refused.text and "<title>" in refused.text
 
 
 def test_a_password_is_asked_for(tiny, tmp_path):
@@ -272,6 +291,6 @@ def test_a_body_without_a_length_is_cut_off(guest):
     assert status == 413
 
 
-def test_after_all_of_it_the_app_works(guest, house):
+def test_after_all_of_it_the_app_works_and_no_temporary_file_is_left(guest, house, temporary):
     assert guest.edit(QUICK)["runs"]
-    assert list(house.folder.rglob("*.part")) == []
+    assert list(house.folder.rglob("*.part")) == list(house.folder.rglob(".*")) == [*temporary.rglob("*")] == []

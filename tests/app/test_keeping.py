@@ -9,6 +9,7 @@ import time
 import pytest
 from app_tools import PICTURE, QUICK, Guest, serving
 from PIL import Image
+from test_deploy import space_command
 
 import stableflow as sf
 from stableflow.app.filters import OpenNSFW, make_filter
@@ -22,9 +23,12 @@ from stableflow.errors import InputError
 
 @pytest.fixture
 def started(tmp_path):
-    """`stableflow app` as a process of its own; yields it and its address."""
+    """The Space's command as a process of its own; yields it and its address."""
     code = "from stableflow.cli.launch import main; main()"
-    command = [sys.executable, "-c", code, "app", "--port", "0", "--out", str(tmp_path / "kept")]
+    space = space_command()[1:]
+    space[space.index("--out") + 1] = str(tmp_path / "kept")
+    frames = space.index("--frames")  # whose cookies go over https alone
+    command = [sys.executable, "-c", code, *space[:frames], *space[frames + 2 :], "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     lines = iter(process.stderr.readline, "")
     yield process, next(line for line in lines if "http://" in line).split()[2]

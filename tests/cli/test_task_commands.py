@@ -68,7 +68,7 @@ def test_the_style_of_a_picture(command, tmp_path):
     code, _, err = command("restyle", *SOURCE, *STEPS, *style, "--out", "o")
     assert code == 0, err
     told = json.loads(Image.open(tmp_path / "o/edit_1.png").info["stableflow"])["editor"]
-    assert told["name"] == "restyle" and told["reference"]["prompt"] == "a sketch of a cat"
+    assert told["name"] == "restyle" and told["style"]["prompt"] == "a sketch of a cat"
     assert not np.array_equal(pixels(tmp_path / "o/edit_1.png"), pixels(tmp_path / "o/source.png"))
     code, _, err = command("restyle", *SOURCE, *STEPS, "--out", "o2")
     assert code == 2 and "--reference" in err and "--showing" in err

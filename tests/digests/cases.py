@@ -40,6 +40,11 @@ SETTINGS = {
     "polish": {"num_steps": 6, "steps": 3},
     "steerflow": {"num_steps": 6},
     "uniedit": {"num_steps": 6},
+    "cyclic": {"cycles": 2},
+    "dragon": {"num_steps": 6, "layers": [0, 3]},
+    "freqedit": {"share": 0.5},
+    "sam-flow": {"num_steps": 6, "n_max": 5, "n_avg": 1},
+    "two-models": {"num_steps": 6},
 }
 
 

@@ -17,18 +17,9 @@ from stableflow.interventions import InjectKV, KVStore, RecordKV, ShareKV
 
 FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", "edit-friendly", "edict", "pixelman"]
 FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
-ALL = [
-    "alike",
-    "stable-flow",
-    "reprompt",
-    "direct-inversion",
-    "kv-edit",
-    "lomoe",
-    "brushes",
-    "move",
-    "steered",
-    *FROM_PICTURE,
-]
+FROM_PICTURE += ["dragon", "sam-flow", "two-models"]
+ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", "steered", "cyclic"]
+ALL += ["alike", "freqedit", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
 SETTINGS = {
     "alike": {"layers": LAYERS},
@@ -38,6 +29,10 @@ SETTINGS = {
     "dnaedit": {"num_steps": 6, "skip": 1},
     "flowalign": {"num_steps": 6, "weight": 2.0},
     "guide-rescale": {"num_steps": 6, "layers": LAYERS},
+    "dragon": {"num_steps": 6, "layers": LAYERS},
+    "sam-flow": {"num_steps": 6, "n_max": 5, "n_avg": 1},
+    "cyclic": {"cycles": 1},
+    "freqedit": {"share": 0.5},
     "reprompt": {},
     "direct-inversion": {"layers": LAYERS},
     "kv-edit": {},

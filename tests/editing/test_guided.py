@@ -8,11 +8,12 @@ import torch
 from on_families import EDITS, SOURCE, check_end_to_end, made, model_of, on_two_families
 
 from stableflow.editing import EDITORS
-from stableflow.editing.methods.guide_rescale import Keys, rescaled
+from stableflow.editing.energies import Keys, rescaled
 from stableflow.editing.run import Run
 from stableflow.editing.stack import Stack, Stroke
 from stableflow.errors import InputError
 from stableflow.flow.stochastic import noise_of
+from stableflow.order import from_recipe
 
 
 def gap(first, second):
@@ -118,7 +119,10 @@ def test_only_what_is_above_a_change_is_drawn_again(stack):
         both = stack.draw([LEFT, RIGHT])
         first = len(calls)
         assert stack.draw([LEFT, RIGHT]) is both and len(calls) == first
-        other = stack.draw([LEFT, replace(RIGHT, seed=3)])
+        steps = []
+        assert [stack.kept(some) for some in ([LEFT, RIGHT], [LEFT, replace(RIGHT, seed=3)], [RIGHT])] == [2, 1, 0]
+        other = stack.draw([LEFT, replace(RIGHT, seed=3)], callback=steps.append)
+        assert len(steps) == other.recipe["strokes"][1]["nfe"]["edit"] < both.recipe["strokes"][0]["nfe"]["edit"]
         assert 0 < len(calls) - first < first, "the lower stroke is kept"
         assert gap(other.images, both.images) > 1e-3
         hidden = stack.draw([LEFT, replace(RIGHT, hidden=True)])
@@ -128,6 +132,18 @@ def test_only_what_is_above_a_change_is_drawn_again(stack):
     assert gap(hidden.images[..., :4], both.images[..., :4]) == 0.0, "strokes beside one another do not meet"
     swapped = stack.draw([RIGHT, LEFT])
     assert gap(swapped.images, both.images) > 0
+
+
+def test_a_stack_tells_of_all_its_strokes_and_keeps_so_many(stack):
+    few = replace(stack, most=2, _drawn={})
+    both = few.draw([LEFT, RIGHT])
+    assert [told["region"] for told in both.recipe["strokes"]] == [LEFT.region, RIGHT.region]
+    assert both.source is few.source and both.region is not None and both.region.share() > 0.9, "where any shows"
+    few.draw([RIGHT])
+    assert few.kept([RIGHT]) == 1 and few.kept([LEFT]) == 0, "unused for longest"
+    assert gap(few.draw([LEFT, RIGHT]).images, both.images) == 0.0
+    with pytest.raises(InputError, match="drawn in layers"):
+        from_recipe(both.recipe)
 
 
 def test_strokes_that_cannot_be(stack):

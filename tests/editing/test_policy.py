@@ -8,12 +8,12 @@ from pydantic import ValidationError
 from quick import EDITS, PROMPT, gap, make
 
 from stableflow.editing.policy import POLICIES, Hold, Policy, make_policy
-from stableflow.editing.recipe import as_json
+from stableflow.editing.recipe import as_json, require_repeated
 from stableflow.editing.wishes import Edit, as_edits
 from stableflow.errors import FingerprintError, InputError, StableFlowError, UnknownNameError
 from stableflow.flow.schedule import Schedule
 from stableflow.models.base import Conditioning
-from stableflow.order import Order, from_recipe, require_repeated
+from stableflow.order import Order, from_recipe
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -103,10 +103,10 @@ def test_an_order_is_json_and_repeats_its_run(model):
     again = Order(**from_recipe(result.recipe))
     repeated = again.run(model)
     assert torch.equal(repeated.images, result.images)
-    require_repeated(again, repeated.source)
+    require_repeated(again.expected, repeated.source)
     other = Order(**(from_recipe(result.recipe) | {"seed": 2}))
     with pytest.raises(FingerprintError, match="seed was 1 and is 2"):
-        require_repeated(other, other.make_source(other.make_editor(model)))
+        require_repeated(other.expected, other.make_source(other.make_editor(model)))
 
 
 def test_short_names_are_settings():

@@ -28,9 +28,14 @@ SETTINGS = {
     "pull": 0.3, "opposite": "a red cat", "share": 0.3, "omega": 1.0, "hold": 0.5, "decay": 1.0,
     "by": (8, 0), "seam": 1, "moves": [{"region": "box:0,2,8,8", "dy": 4.0}], "way": "collage", "pasted": False,
     "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
-    "alpha": 2.0, "masked": False, "statistics": 0.4,
+    "alpha": 2.0, "masked": False, "cycles": 3, "plain": False, "stay": ("dog",), "base": 0.5, "levels": 1, "back": 2,
+    "mix": 0.2, "until": 0.8, "statistics": 0.4,
 }  # fmt: skip
-REFUSED = {"negative": "in the snow"}  # by this model, which has no classifier-free guidance
+REFUSED = {
+    "negative": ("in the snow", "takes no negative prompt"), "source_adapter": (0.5, "no adapter"),
+    "edit_adapter": (0.5, "no adapter"),
+}  # fmt: skip
+# by this model, which has no classifier-free guidance and no LoRA
 WITHIN = {"region": "box:0,0,8,16"}
 BESIDE = {
     ("kv-edit", "seed"): {"fresh": 0.5},
@@ -41,6 +46,12 @@ BESIDE = {
     ("guide-rescale", "low"): {"scale": 1e-9},
     ("guide-rescale", "high"): {"scale": 1e6},
     ("polish", "strength"): {"depth": 0.8},
+    ("cyclic", "low"): {"low": 0.7},
+    ("cyclic", "high"): {"high": 1.0},
+    ("dragon", "scale"): {"low": 0.0, "high": 100.0},
+    ("dragon", "low"): {"scale": 1e-9},
+    ("dragon", "high"): {"scale": 1e6, "high": 0.2},
+    ("dragon", "by"): WITHIN,
     ("pixelman", "by"): WITHIN,
     ("pixelman", "seam"): WITHIN | {"by": (8, 0)},
 }  # without which a setting has nothing to act on
@@ -63,8 +74,9 @@ def test_every_setting_of_an_editor_is_in_the_recipe_and_changes_the_picture(mod
     assert set(plain.recipe["editor"]) == {"name", *EDITORS[name].setting_names()}
     for setting in EDITORS[name].setting_names():
         if setting in REFUSED:
-            with pytest.raises(StableFlowError, match="takes no negative prompt"):
-                editor.edit(source, EDITS[0], **{setting: REFUSED[setting]})
+            value, message = REFUSED[setting]
+            with pytest.raises(StableFlowError, match=message):
+                editor.edit(source, EDITS[0], **{setting: value})
             continue
         assert setting in SETTINGS, f"a new setting needs a value here, and to be seen in the recipe: {setting}"
         beside = BESIDE.get((name, setting), {})

@@ -49,7 +49,7 @@ def test_the_style_of_a_picture(editor, first):
     styled = sf.restyle(editor, first, picture, showing="a red cat")
     assert gap(styled.latents, first.latents) > 1e-3
     told = styled.recipe["editor"]
-    assert told["name"] == "restyle" and told["reference"]["prompt"] == "a red cat"
+    assert told["name"] == "restyle" and told["style"]["prompt"] == "a red cat"
     half = sf.restyle(editor, first, picture, showing="a red cat", strength=0.5)
     assert gap(half.latents, first.latents) > 1e-4 and gap(half.latents, styled.latents) > 1e-4
 

@@ -6,7 +6,7 @@ import pytest
 
 from stableflow.errors import InputError, InterventionError
 from stableflow.jobs.cells import Cells
-from stableflow.jobs.on_ray import run_on_ray
+from stableflow.jobs.on_ray import Placement, _resources, run_on_ray
 from stableflow.jobs.run import Task, run_tasks
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
@@ -50,7 +50,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.second = made.add_node(num_cpus=1)
+    made.second = made.add_node(num_cpus=1, resources={"accelerator_type:A100": 1})
     yield made
     made.shutdown()
 
@@ -62,6 +62,22 @@ def test_a_worker_that_kills_itself_is_given_up_and_faults_are_told(cluster, tmp
     assert values(cells, 2) == [0, 1 / 7]
     with pytest.raises(InterventionError, match="a fault of the work"):
         run_on_ray([Task(("bad",), -1)], opening(), Cells(None, {}), workers=1, address=cluster.address)
+
+
+def test_workers_keep_to_machines_with_the_accelerator(cluster):
+    cells = Cells(None, {})
+    run_on_ray(tasks(2), opening(), cells, workers=1, address=cluster.address, gpu_type="A100")
+    assert {record["node"] for record in cells.values()} == {cluster.second.node_id}
+
+
+def test_an_accelerator_that_no_machine_has_is_told():
+    class Ray:
+        def cluster_resources(self):
+            return {"CPU": 2.0, "GPU": 1.0, "accelerator_type:T4": 1.0}
+
+    with pytest.warns(UserWarning, match=r"has the accelerator 'H100' \(it has: T4\), so workers wait"):
+        asked = _resources(Ray(), Placement(workers=2, gpu_type="H100"))
+    assert asked == {"num_cpus": 1, "num_gpus": 0.5, "accelerator_type": "H100"}
 
 
 def test_a_machine_killed_amid_the_work_changes_no_record(cluster, tmp_path, monkeypatch):

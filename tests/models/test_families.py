@@ -422,16 +422,21 @@ def test_step_caches_and_layer_skipping_are_refused(name, what):
             model.velocity(noise(model, square(family)), T, model.encode_prompt(PROMPTS[:1]), guidance_scale=None)
 
 
-@pytest.mark.parametrize("name", ["FLUX.1", "Qwen-Image"])
-def test_context_parallelism_is_refused(name):
+@pytest.mark.parametrize(
+    "name, given, told",
+    [
+        ("Qwen-Image", {"context_parallel_config": diffusers.ContextParallelConfig(ulysses_degree=2)}, "not proven"),
+        ("FLUX.1", {"context_parallel_config": diffusers.ContextParallelConfig(ring_degree=2)}, "not proven"),
+        ("FLUX.1", {"tensor_parallel_config": diffusers.TensorParallelConfig(tp_degree=2)}, "tensor parallelism"),
+    ],
+)
+def test_parallelism_that_was_not_proven_equal_is_refused(name, given, told):
     """Set as `enable_parallelism` does, which itself needs an accelerator."""
     family = FAMILIES[name]
     pipeline = family.make()
-    pipeline.transformer._parallel_config = diffusers.ParallelConfig(
-        context_parallel_config=diffusers.ContextParallelConfig(ulysses_degree=2)
-    )
+    pipeline.transformer._parallel_config = diffusers.ParallelConfig(**given)
     model = model_of(family, pipeline=pipeline)
-    with pytest.raises(InterventionError, match="context or tensor parallelism"), model.attach(Bypass([0])):
+    with pytest.raises(InterventionError, match=told), model.attach(Bypass([0])):
         pass
 
 
@@ -457,15 +462,21 @@ def test_hooks_that_only_move_weights_are_no_hindrance():
         pass
 
 
+LAYERED = ("alike", "direct-inversion", "guide-rescale", "dragon")
+
+
 @pytest.mark.parametrize(
     "editor", [name for name in EDITORS if name not in ("stable-flow", "move")]
 )  # in the suite; told where
 @pytest.mark.parametrize("name", ["SD3", "Z-Image"])
 def test_every_editor_runs_under_classifier_free_guidance(name, editor):
     family, model, *_ = prepared(name)
-    chosen = {"layers": [0, 1]} if editor in ("alike", "direct-inversion", "guide-rescale") else {}
-    method = EDITORS[editor](model, **chosen)
+    method = EDITORS[editor](model, **({"layers": [0, 1]} if editor in LAYERED else {}))
     source = method.generate(PROMPTS[0], seed=1, num_steps=4, height=family.size, width=family.size)
+    if editor == "sam-flow" and model.words is None:
+        with pytest.raises(InputError, match="does not show"):
+            method.edit(source, PROMPTS[1:])
+        return
     result = method.edit(source, PROMPTS[1:])
     assert result.latents.isfinite().all() and gap(result.latents, source.latents) > 1e-2
 

@@ -12,8 +12,7 @@ from tiny_flux import tiny_flux_pipeline
 
 import stableflow as sf
 from stableflow.errors import InputError, LoadError, MissingExtraError, UnknownNameError
-from stableflow.models import bundled, quantised
-from stableflow.models import load as loading
+from stableflow.models import bundled, quantised, single_file
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,9 @@ def test_a_lora(folder, tmp_path, model):
     loaded = sf.load(folder, lora=tmp_path)
     assert torch.allclose(velocity(loaded), velocity(sf.wrap(pipeline, name="x")), atol=1e-5)
     assert (velocity(loaded) - velocity(model)).abs().max() > 1e-3
-    assert loaded.modifications == ("LoRA 'default_0'",)
+    assert (
+        str(loaded.loras[0]) == loaded.modifications[0] and loaded.loras[0].name == "pytorch_lora_weights.safetensors"
+    )
     assert loaded.checkpoint_hash() != model.checkpoint_hash()
 
 
@@ -156,7 +157,7 @@ def test_what_the_hub_can_answer(monkeypatch, error, message):
     def refuse(*arguments, **settings):
         raise error()
 
-    monkeypatch.setattr(loading, "hf_hub_download", refuse)
+    monkeypatch.setattr(single_file, "hf_hub_download", refuse)
     with pytest.raises(LoadError, match=message):
         sf.load("black-forest-labs/FLUX.1-dev")
 

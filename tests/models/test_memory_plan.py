@@ -196,7 +196,7 @@ def test_loading_by_name_and_plan(monkeypatch):
     with pytest.raises(InputError, match='Name a size instead, such as "16g"'):
         choose_plan(KNOWN["flux-dev"], "auto", torch.device("cpu"))
     asked = []
-    monkeypatch.setattr(loading, "_model_index", lambda location, *rest: asked.append(location) or {"_class_name": "X"})
+    monkeypatch.setattr(loading, "model_index", lambda location, *rest: asked.append(location) or {"_class_name": "X"})
     with pytest.raises(UnknownNameError, match="is a X, which no family"):
         sf.load("klein-4b", device="cpu")
     assert asked == ["black-forest-labs/FLUX.2-klein-4B"]

@@ -181,8 +181,12 @@ REFUSED = {
     "LoKr": {f"{QKV}.lokr_w1": torch.ones(4, 4), f"{QKV}.lokr_w2": torch.ones(24, 8)},
     "LoKr ": PAIR | {f"{QKV}.lokr_w1_a": torch.ones(4, 4)},
     "LoHa": {f"{QKV}.hada_w1_a": torch.ones(96, 2), f"{QKV}.hada_w1_b": torch.ones(2, 32)},
-    "DoRA": PAIR | {f"transformer.{QUERY}.lora_magnitude_vector": torch.ones(32)},
-    "DoRA ": PAIR | {f"{QKV}.dora_scale": torch.ones(96, 1)},
+    "magnitudes of": PAIR | {f"transformer.{QUERY}.lora_magnitude_vector": torch.ones(1, 32)},
+    "incomplete ": PAIR | {f"{QKV}.dora_scale": torch.ones(96, 1)},
+    "magnitudes for some": PAIR
+    | {f"transformer.{QUERY}.dora_scale": torch.ones(32, 1)}
+    | {name.replace("blocks.0", "blocks.1"): tensor.clone() for name, tensor in PAIR.items()},
+    "Read are diffusers' and peft's names": {f"some.thing.lora_{k}.weight": torch.ones(2, 2) for k in "AB"},
     "differences of biases": PAIR | {f"{QKV}.diff_b": torch.ones(96)},
     "differences of biases ": PAIR | {f"transformer.{QUERY}.lora_B.bias": torch.ones(32)},
     "differences of biases or norms": PAIR | {"double_blocks.0.img_attn.norm.query_norm.diff": torch.ones(16)},

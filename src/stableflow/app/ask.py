@@ -1,5 +1,6 @@
 """What a page or a program asks for: data, checked field by field. Nothing in it names a model, a file or code."""
 
+import math
 import secrets
 from collections.abc import Callable, Mapping
 from itertools import product
@@ -36,6 +37,29 @@ class Shift(BaseModel):
     copy_it: bool = Field(False, alias="copy")
 
 
+class Layer(BaseModel):
+    """One layer over a picture: what it shows, and where.
+
+    Args:
+        prompt: The picture as the layer wants it; drawn in its region alone.
+        where, mask: The region, as in a request; one of them.
+        seed: Of its noise: another seed draws another layer.
+        strength: How early it begins, in (0, 1].
+        amount: Share of its noise that is new.
+        hidden: Left out for now.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: str
+    where: str | None = Field(None, max_length=2000)
+    mask: Id | None = None
+    seed: Seed = 0
+    strength: float = Field(0.95, gt=0, le=1)
+    amount: Strength = 0.8
+    hidden: bool = False
+
+
 class Ask(BaseModel):
     """One request of the page.
 
@@ -46,6 +70,7 @@ class Ask(BaseModel):
         to: The edited prompts.
         task: What is wanted, by name, which chooses the method.
         move: How the thing in `where` or `mask` moves, which the method "move" does.
+        layers: Drawn over the picture, the first of them lowest, instead of edits.
         editor, editors: The method; several are compared.
         strength, strengths: The dial, the method's own when None, "auto" for the least that does it; several: a grid.
         where: A region in words: "word:dog", "~word:dog", "box:x,y,width,height", "change", "foreground".
@@ -63,6 +88,7 @@ class Ask(BaseModel):
     to: list[str] = Field(default_factory=list, max_length=64)
     task: str | None = Field(None, max_length=40)
     move: Shift | None = None
+    layers: list[Layer] = Field(default_factory=list, max_length=64)
     editor: str = "stable-flow"
     editors: list[str] = Field(default_factory=list, max_length=64)
     strength: Strength | Literal["auto"] | None = None
@@ -96,7 +122,8 @@ def read_ask(values: Any, limits: Limits, *, side: int) -> Ask:
         ask = Ask.model_validate(values)
     except ValidationError as error:
         raise InputError(f"The request cannot be read: {faults(error)}.") from error
-    for name, text in [("prompt", ask.prompt), *(("to", text) for text in ask.to), ("negative", ask.negative or "")]:
+    said = [("prompt", ask.prompt), *(("to", text) for text in ask.to), ("negative", ask.negative or "")]
+    for name, text in [*said, *((f"layer {number}", layer.prompt) for number, layer in enumerate(ask.layers, start=1))]:
         _check_words(name, text, limits.text)
     if not ask.prompt.strip():
         raise InputError("Say what the picture shows, such as 'a dog standing on the grass'.")
@@ -104,7 +131,8 @@ def read_ask(values: Any, limits: Limits, *, side: int) -> Ask:
         raise InputError(f"steps: this app takes up to {limits.steps} steps, got {ask.steps}.")
     if max(ask.height or 0, ask.width or 0) > side:
         raise InputError(f"height and width: this app draws up to {side} pixels a side.")
-    _check_where(ask)
+    for placed in (ask, *ask.layers):
+        _check_where(placed)
     _check_settings(ask.set, limits)
     if ask.picture is not None and (ask.seed is not None or ask.seeds):
         raise InputError("A seed draws a picture, and one was given; leave one of them out.")
@@ -115,7 +143,8 @@ def read_ask(values: Any, limits: Limits, *, side: int) -> Ask:
 
 def count(ask: Ask) -> int:
     """Return how many pictures a request makes."""
-    return max(1, len(ask.to)) * max(1, len(ask.seeds)) * max(1, len(ask.strengths)) * max(1, len(ask.editors))
+    asked = (ask.to, ask.layers, ask.seeds, ask.strengths, ask.editors)
+    return math.prod(max(1, len(some)) for some in asked)
 
 
 def orders(ask: Ask, file: Callable[[str], Path], loaded: Mapping[str, Any]) -> list[Order]:
@@ -171,7 +200,7 @@ def _check_words(name: str, text: str, longest: int) -> None:
         raise InputError(f"{name} holds control characters: {short(text)}.")
 
 
-def _check_where(ask: Ask) -> None:
+def _check_where(ask: Ask | Layer) -> None:
     if ask.where is None:
         return
     if ask.mask is not None:

@@ -2,15 +2,21 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stableflow.order import Order
 
 GIVEN, MASK = "given.png", "mask.png"  # what the page calls the files that belong to the lines
 SOURCE = ("seed", "steps", "guidance", "height", "width", "solver", "inversion", "nudge")
-LOADED = ("dtype", "components", "lora", "quantise", "max_sequence_length")  # beside the model's name
+LOADED = ("dtype", "components", "parts", "lora", "quantise", "max_sequence_length")  # beside the model's name
+FLAGS = {"parts": "part"}
 NAMES = {"steps": "num_steps", "guidance": "guidance_scale", "nudge": "nudge_scale"}
+
+
+def lines_of(orders: Sequence[Order]) -> dict[str, str]:
+    """Return the lines that make the runs of a request again, by the names that they have in an entry."""
+    return {"python": python_lines(orders), "command": command_line(orders)}
 
 
 def command_line(orders: Sequence[Order]) -> str:
@@ -20,7 +26,8 @@ def command_line(orders: Sequence[Order]) -> str:
         words = ["stableflow", "edit", "-m", order.model]
         for name in LOADED:
             value = getattr(order, name)
-            words += [] if value is None else [f"--{name.replace('_', '-')}", f"{value}"]
+            for one in value if isinstance(value, list) else [value]:
+                words += [] if one is None else [f"--{FLAGS.get(name, name.replace('_', '-'))}", f"{one}"]
         words += ["--prompt", order.prompt or ""]
         words += ["--image", GIVEN] if order.image is not None else []
         for name in SOURCE:
@@ -43,27 +50,54 @@ def command_line(orders: Sequence[Order]) -> str:
 
 def python_lines(orders: Sequence[Order]) -> str:
     """Return a script that makes every run."""
-    first = orders[0]
     plain = all(order.method == "stable-flow" for order in orders)
-    head = ["import stableflow as sf"] + ([] if plain else ["from stableflow.editing import EDITORS"])
-    loaded = {name: getattr(first, name) for name in LOADED if getattr(first, name) is not None}
-    arguments = _arguments([repr(first.model)], loaded)
-    if first.dtype is not None:
-        head, arguments = ["import torch", "", *head], arguments.replace(repr(first.dtype), f"torch.{first.dtype}")
-    lines = [*head, "", f"model = sf.load({arguments})"]
+    lines = _loading(orders[0], [] if plain else ["from stableflow.editing import EDITORS"])
     for number, order in enumerate(orders):
         lines += ["", *_one_run(order, number)]
     return "\n".join(lines) + "\n"
 
 
+def layers_lines(order: Order, layers: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the lines that draw layers again; the command line has none for them.
+
+    Args:
+        order: Of the picture below them.
+        layers: Arguments of `Stroke`; those of masks name the files that lie beside the lines.
+    """
+    imports = ["from stableflow.editing import Brushes", "from stableflow.editing.stack import Stack, Stroke"]
+    lines = [*_loading(order, imports), "", f"editor = sf.StableFlow({_arguments(['model'], order.settings())})"]
+    lines += [f"source = {_making(order)}", "layers = ["]
+    lines += [f"    Stroke({_arguments([], dict(layer))})," for layer in layers]
+    given = {} if order.image is None else {"original": GIVEN}
+    lines += [
+        "]",
+        "result = Stack(Brushes(model), source).draw(layers)",
+        f"result.save({_arguments([repr('out/0')], given)})",
+    ]
+    return {"python": "\n".join(lines) + "\n", "command": ""}
+
+
+def _loading(order: Order, imports: Sequence[str]) -> list[str]:
+    """Imports, and the line that loads the model."""
+    head = ["import stableflow as sf", *imports]
+    loaded = {name: getattr(order, name) for name in LOADED if getattr(order, name) is not None}
+    arguments = _arguments([repr(order.model)], loaded)
+    if order.dtype is not None:
+        head, arguments = ["import torch", "", *head], arguments.replace(repr(order.dtype), f"torch.{order.dtype}")
+    return [*head, "", f"model = sf.load({arguments})"]
+
+
+def _making(order: Order) -> str:
+    """The call that makes the source."""
+    source = {NAMES.get(name, name): getattr(order, name) for name in SOURCE if getattr(order, name) is not None}
+    if order.image is None:
+        return f"editor.generate({_arguments([repr(order.prompt)], source)})"
+    return f"editor.invert({_arguments([repr(GIVEN), repr(order.prompt)], source)})"
+
+
 def _one_run(order: Order, number: int) -> list[str]:
     made = "sf.StableFlow" if order.method == "stable-flow" else f"EDITORS[{order.method!r}]"
     settings = _portable(order.settings())
-    source = {NAMES.get(name, name): getattr(order, name) for name in SOURCE if getattr(order, name) is not None}
-    if order.image is None:
-        making = f"editor.generate({_arguments([repr(order.prompt)], source)})"
-    else:
-        making = f"editor.invert({_arguments([repr(GIVEN), repr(order.prompt)], source)})"
     where: dict[str, Any] = {} if order.task is None else {"task": order.task}
     where |= {} if order.exact is None else {"exact": order.exact}
     where |= {} if order.region is None else {"region": _portable(order.region)}
@@ -78,7 +112,7 @@ def _one_run(order: Order, number: int) -> list[str]:
     )
     return [
         f"editor = {made}({_arguments(['model'], settings)})",
-        f"source = {making}",
+        f"source = {_making(order)}",
         f"result = editor.edit({_arguments(['source', repr(order.to)], where)})",
         f"result.save({_arguments([repr(f'out/{number}')], {})}{original})",
     ]

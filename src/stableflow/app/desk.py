@@ -1,11 +1,11 @@
-"""One queue before one model: requests wait in turn, tell how far they are, and stop within a step."""
+"""One queue before the models: requests wait in turn, tell how far they are, and stop within a step."""
 
 import gc
 import logging
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from stableflow.app.limits import Limits
+from stableflow.app.metrics import Histogram
 from stableflow.errors import StableFlowError
 from stableflow.flow.integrate import StepRecord
 
@@ -63,10 +64,12 @@ class Job:
     preview: bytes | None = None
     result: Any = None
     error: str | None = None
+    retry_after: int | None = None
     version: int = 0
     deadline: float = float("inf")
     cancelled: bool = False
     previewed: float = 0.0
+    arrived: float = field(default_factory=time.monotonic)
 
     def begin(self, stage: str) -> None:
         """Name what is done next."""
@@ -106,13 +109,14 @@ class Job:
 
 
 class Desk:
-    """Runs jobs one at a time in a thread of its own.
+    """Runs jobs in threads of its own: one at a time where there is one model.
 
     Args:
         limits: How many may wait, of all and of one visitor, and how long one may run.
         prepare: Runs first in that thread: loads the model. What it raises goes to `failed`.
         failed: Told when `prepare` fails.
         plain: What is left out of messages before visitors see them.
+        hands: Jobs that run at once.
     """
 
     def __init__(
@@ -121,30 +125,37 @@ class Desk:
         prepare: Callable[[], None],
         failed: Callable[[BaseException], None],
         plain: Callable[[str], str] = str,
+        *,
+        hands: int = 1,
     ):
-        self.limits = limits
+        self.limits, self.hands = limits, hands
         self._prepare, self._failed, self._plain = prepare, failed, plain
         self._queue: deque[Job] = deque()
         self._jobs: OrderedDict[str, Job] = OrderedDict()
-        self._running: Job | None = None
+        self._running: set[Job] = set()
+        self.outcomes: Counter[str] = Counter()  # jobs by how they ended, and "refused"
+        self.took = Histogram()
         self._wake = threading.Condition()
         self._closed = False
         self._seconds = 2.0  # what one job takes, smoothed
-        self._thread = threading.Thread(target=self._serve, name="stableflow-desk", daemon=True)
+        first, *others = (self._start, *[self._serve] * (hands - 1))
+        self._first = threading.Thread(target=first, name="stableflow-desk", daemon=True)
+        self._others = [threading.Thread(target=hand, name="stableflow-hand", daemon=True) for hand in others]
 
     def open(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the first thread; when the model is there, it starts the others."""
+        self._first.start()
 
     def close(self) -> None:
         """Cancel everything and end the thread."""
         with self._wake:
             self._closed = True
-            for job in [*self._queue, *([self._running] if self._running else [])]:
+            for job in [*self._queue, *self._running]:
                 job.cancelled = True
             self._wake.notify_all()
-        if self._thread.is_alive():
-            self._thread.join(30)
+        for thread in (self._first, *self._others):
+            if thread.is_alive():
+                thread.join(30)
 
     def submit(self, owner: str, work: Callable[[Job], Any]) -> Job:
         """Put a job at the end of the queue.
@@ -153,14 +164,16 @@ class Desk:
             Busy: The queue is full, or this visitor has as many in it as one may have.
         """
         with self._wake:
-            waiting = len(self._queue) + (self._running is not None)
-            own = sum(job.owner == owner for job in [*self._queue, self._running] if job is not None)
+            waiting = len(self._queue) + len(self._running)
+            own = sum(job.owner == owner for job in [*self._queue, *self._running])
+            if max(own - self.limits.waiting_each, waiting - self.limits.waiting) >= 0:
+                self.outcomes["refused"] += 1
             if own >= self.limits.waiting_each:
                 raise Busy(f"You have {own} requests in the queue, as many as one visitor may have.", self._seconds)
             if waiting >= self.limits.waiting:
                 raise Busy(
                     f"{waiting} requests are in the queue, as many as it takes. Please try again in a moment.",
-                    self._seconds * waiting / 2,
+                    self._seconds * waiting / 2 / self.hands,
                 )
             job = Job(owner, work)
             self._queue.append(job)
@@ -188,27 +201,37 @@ class Desk:
         with self._wake:
             if job not in self._queue:
                 return 0
-            return list(self._queue).index(job) + (self._running is not None)
+            return list(self._queue).index(job) + len(self._running)
 
     def wait_for(self, job: Job) -> float:
         """Return about how many seconds a job has to wait."""
-        return round(self._seconds * self.ahead(job), 1)
+        return round(self._seconds * self.ahead(job) / self.hands, 1)
+
+    def numbers(self) -> dict[str, int]:
+        """Return how many jobs wait and run now."""
+        with self._wake:
+            return {"waiting": len(self._queue), "running": len(self._running)}
 
     def _forget(self) -> None:
         over = [name for name, job in self._jobs.items() if job.over]
         for name in over[: max(0, len(self._jobs) - REMEMBERED)]:
             del self._jobs[name]
 
-    def _serve(self) -> None:
+    def _start(self) -> None:
         try:
             self._prepare()
         except BaseException as error:
             self._failed(error)
             return
+        for thread in self._others:
+            thread.start()
+        self._serve()
+
+    def _serve(self) -> None:
         while (job := self._next()) is not None:
             self._run(job)
             with self._wake:
-                self._running = None
+                self._running.discard(job)
 
     def _next(self) -> Job | None:
         with self._wake:
@@ -216,8 +239,9 @@ class Desk:
                 self._wake.wait()
             if self._closed:
                 return None
-            self._running = self._queue.popleft()
-            return self._running
+            job = self._queue.popleft()
+            self._running.add(job)
+            return job
 
     def _run(self, job: Job) -> None:
         started = time.monotonic()
@@ -231,6 +255,7 @@ class Desk:
             job.state = "cancelled"
         except StableFlowError as error:
             job.error, job.state = self._plain(str(error)), "failed"
+            job.retry_after = error.retry_after if isinstance(error, Busy) else None
         except (torch.OutOfMemoryError, MemoryError):
             job.error, job.state = FULL, "failed"
         except Exception as error:
@@ -238,7 +263,11 @@ class Desk:
             job.error = f"Something went wrong inside the app ({type(error).__name__}). Please report it."
             job.state = "failed"
         finally:
-            self._seconds = 0.7 * self._seconds + 0.3 * (time.monotonic() - started)
+            took = time.monotonic() - started
+            with self._wake:
+                self._seconds = 0.7 * self._seconds + 0.3 * took
+                self.took.observe(time.monotonic() - job.arrived)
+                self.outcomes[job.state] += 1
             job.stage, job.preview, job.work = job.state, None, _nothing
             if job.state != "done":
                 _free()

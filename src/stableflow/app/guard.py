@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+import html
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 COOKIE = "stableflow_visitor"
 UNSAFE = {"POST", "PUT", "PATCH", "DELETE"}
 OPEN = {"/health"}  # answered without a password: monitors ask it
+PROGRAMS = ("/v1/", "/mcp")  # who comes there without a cookie is known by address and key
 FOR_ALL_OF_AN_ADDRESS = 10  # visitors behind one address
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -69,7 +71,7 @@ class Guard:
             self._check(scope, headers)
             visitor, cookie = self._visitor(scope, headers)
         except Refused as refused:
-            await refused.answer(send)
+            await refused.answer(send, wants_page(headers.get("accept", "")))
             return
         scope.setdefault("state", {})["visitor"] = visitor
         reading = _Measured(receive, self._limits.upload_bytes + 2**16)
@@ -109,7 +111,7 @@ class Guard:
         """Who asks, and the token of a new visitor; each request that makes work is counted."""
         address = (scope.get("client") or ("unknown",))[0]
         known = self._visitors.of(_cookie(headers.get("cookie", "")))
-        if known is None and scope["path"].startswith("/v1/"):
+        if known is None and scope["path"].startswith(PROGRAMS):
             known = self._visitors.of_program(address, headers.get("authorization", ""))
         new = None if known is not None else self._visitors.new_token()
         visitor = known or self._visitors.of(new)
@@ -160,12 +162,14 @@ class Refused(Exception):
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or {}
 
-    async def answer(self, send: Send) -> None:
-        """Send the refusal."""
+    async def answer(self, send: Send, page: bool = False) -> None:
+        """Send the refusal, as a page or as JSON."""
         headers = [(name.encode(), value.encode()) for name, value in self.headers.items()]
-        headers += [(b"content-type", b"application/json"), (b"connection", b"close")]
+        kind = b"text/html; charset=utf-8" if page else b"application/json"
+        headers += [(b"content-type", kind), (b"connection", b"close"), (b"x-content-type-options", b"nosniff")]
+        body = fault_page(self.message) if page else json.dumps(fault(self.message, self.status))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps(fault(self.message, self.status)).encode()})
+        await send({"type": "http.response.body", "body": body.encode()})
 
 
 def fault(message: str, status: int) -> dict[str, Any]:
@@ -174,6 +178,21 @@ def fault(message: str, status: int) -> dict[str, Any]:
     return {
         "error": {"message": message, "type": kinds.get(status, "invalid_request_error"), "param": None, "code": status}
     }
+
+
+def wants_page(accept: str) -> bool:
+    """Whether whoever asks is a browser that opens an address, and not a program."""
+    return "text/html" in accept
+
+
+def fault_page(message: str) -> str:
+    """Return an error as a page."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        '<title>stableflow</title><link rel="stylesheet" href="/static/style.css"><main class="page">'
+        f"<h1>This did not work</h1><p>{html.escape(message)}</p>"
+        '<p><a href="/">Back to the app</a></p></main></html>'
+    )
 
 
 class _Measured:

@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from stableflow.app.credentials import Credentials
 from stableflow.app.desk import Busy, Desk, Job
 from stableflow.app.filters import ContentFilter
 from stableflow.app.history import clear_unfinished
 from stableflow.app.limits import Limits
-from stableflow.app.studio import Studio
+from stableflow.app.studio import Workshop
 from stableflow.app.visitors import Visitor, Visitors
 from stableflow.app.work import Office, Work
+from stableflow.errors import unknown_name
 from stableflow.files import check_writable
-from stableflow.models.base import FlowModel
 
 SWEEP_EVERY = 300.0  # seconds
 LOADING = 90.0  # seconds that a request waits for the model
@@ -23,34 +24,39 @@ _LOG = logging.getLogger(__name__)
 
 
 class House:
-    """One model, one queue, many visitors.
+    """One queue, many visitors, and where the work is done.
 
     Args:
-        open_model: Loads the model; runs in the desk's thread, so that pages are there before it is done.
-        loaded: What the model is and how it is loaded, by the names of an order.
+        opening: Returns where work is done, by the model's name, the usual one first; runs in the desk's thread, so
+            that pages are there before a model is loaded.
+        loaded: What the usual model is and how it is loaded, by the names of an order.
         folder: Where visitors' files are.
         limits: Of everything.
         content: Refuses words and pictures.
+        credentials: Signs pictures.
         failed: Told when the model cannot be loaded.
+        hands: Requests that are worked on at once.
     """
 
     def __init__(
         self,
-        open_model: Callable[[], FlowModel],
+        opening: Callable[[], Mapping[str, Workshop]],
         loaded: Mapping[str, Any],
         folder: Path,
         *,
         limits: Limits,
         content: ContentFilter | None = None,
+        credentials: Credentials | None = None,
         failed: Callable[[BaseException], None] = lambda error: None,
+        hands: int = 1,
     ):
-        self.limits, self.loaded, self.content = limits, dict(loaded), content
+        self.limits, self.loaded, self.content, self.credentials = limits, dict(loaded), content, credentials
         self.folder = folder.resolve()
         self.visitors = Visitors(self.folder, limits)
-        self.studio: Studio | None = None
-        self._open_model = open_model
+        self.studios: Mapping[str, Workshop] = {}
+        self._opening = opening
         self._closing = threading.Event()
-        self.desk = Desk(limits, self._prepare, failed, self.visitors.without_paths)
+        self.desk = Desk(limits, self._prepare, failed, self.visitors.without_paths, hands=hands)
 
     def open(self) -> None:
         """Make the folder, clear what was left half-written, and start loading the model."""
@@ -64,15 +70,24 @@ class House:
         self._closing.set()
         self.desk.close()
 
-    async def office(self) -> Office:
+    @property
+    def studio(self) -> Workshop | None:
+        """Where the usual model works; None while it is being loaded."""
+        return next(iter(self.studios.values()), None)
+
+    async def office(self, model: str | None = None) -> Office:
         """Return what work needs, once the model is there.
+
+        Args:
+            model: Which, where there are several.
 
         Raises:
             Busy: It is still being loaded.
+            UnknownNameError: There are several, and none of this name.
         """
         for _ in range(round(LOADING / 0.1)):
             if self.studio is not None:
-                return Office(self.studio, self.visitors, self.limits, self.content)
+                return Office(self._studio(model), self.visitors, self.limits, self.content, self.credentials)
             await asyncio.sleep(0.1)
         raise Busy("The model is still being loaded. Please try again in a moment.", 10)
 
@@ -82,16 +97,21 @@ class House:
 
     def side(self) -> int:
         """Return the longest side that may be drawn, in pixels: twice the model's own."""
-        return 0 if self.studio is None else 2 * max(self.studio.model.default_size)
+        return 0 if self.studio is None else 2 * max(self.studio.card.size)
+
+    def _studio(self, model: str | None) -> Workshop:
+        if model is not None and len(self.studios) > 1 and model not in self.studios:
+            raise unknown_name("model", model, self.studios)
+        return self.studios.get(model or "") or next(iter(self.studios.values()))
 
     def _prepare(self) -> None:
-        self.studio = Studio(self._open_model(), self.loaded, self.limits)
+        self.studios = self._opening()
 
     def _sweep(self) -> None:
         while not self._closing.wait(SWEEP_EVERY):
             try:
                 self.visitors.sweep()
-                if self.studio is not None:
-                    self.studio.shelf.sweep()
+                for studio in self.studios.values():
+                    studio.sweep()
             except OSError as error:
                 _LOG.warning("Sweeping old files failed: %s", error)

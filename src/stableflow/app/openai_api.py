@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from stableflow.app import history, work
 from stableflow.app.ask import Ask, read_ask
-from stableflow.app.desk import Job
+from stableflow.app.desk import Busy, Job
 from stableflow.app.house import House
 from stableflow.app.restore import restored
 from stableflow.app.routes import visitor_of
@@ -34,13 +34,16 @@ def openai_routes(house: House) -> APIRouter:
 
     @router.get("/models")
     async def models() -> dict[str, Any]:
-        name = house.loaded.get("model", "tiny")
-        return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "stableflow"}]}
+        names = [*house.studios] or [house.loaded.get("model", "tiny")]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "stableflow"} for name in names]
+        return {"object": "list", "data": data}
 
     @router.post("/images/edits")
     async def edits(request: Request) -> dict[str, Any]:
-        visitor, office = visitor_of(request), await house.office()
+        visitor = visitor_of(request)
         async with request.form(max_files=4, max_fields=MOST_FIELDS, max_part_size=2**20) as form:
+            model = form.get("model")
+            office = await house.office(model if isinstance(model, str) else None)
             ask, size = await _ask_of(house, office, visitor, form)
         job = house.submit(visitor, await asyncio.to_thread(work.edit, office, visitor, ask))
         entry = await _outcome(house, job, request)
@@ -98,7 +101,7 @@ def _described(
 
 def _said_by(house: House, office: work.Office, visitor: Visitor, picture: str) -> str:
     """What a picture that was made here says that it shows, else nothing in particular."""
-    found = restored(visitor, visitor.upload(picture), office.studio.model, house.limits, side=house.side())
+    found = restored(visitor, visitor.upload(picture), office.studio.card, house.limits, side=house.side())
     ask = None if found is None else found["ask"]
     return UNSAID if not ask or not ask.get("to") else ask["to"][0]
 
@@ -119,6 +122,8 @@ async def _outcome(house: House, job: Job, request: Request) -> dict[str, Any]:
         if await request.is_disconnected():
             house.desk.cancel(job)
         await asyncio.sleep(0.03)
+    if job.retry_after is not None:
+        raise Busy(job.error or "Please try again in a moment.", job.retry_after)
     if job.state != "done":
         raise StableFlowError(job.error or "The request was cancelled.")
     return job.result

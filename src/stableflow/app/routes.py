@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,24 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from PIL import Image
 
-from stableflow.app import history, work
+from stableflow.app import history, layering, work
 from stableflow.app.ask import read_ask
 from stableflow.app.desk import Job
 from stableflow.app.house import House
+from stableflow.app.photos import photo_file, photos
 from stableflow.app.restore import restored
 from stableflow.app.visitors import Visitor
-from stableflow.app.why import chart_of
 from stableflow.checks import check_count
 from stableflow.decoding import open_picture
 from stableflow.editing import EDITORS
-from stableflow.editing.tasks import TASKS
+from stableflow.editing.tasks import TASKS, as_task
 from stableflow.errors import InputError, LoadError, UnknownNameError
 from stableflow.images import load_image
-from stableflow.models.model import DiffusersModel
 from stableflow.reading import parse_json
 
 PATIENCE = 15.0  # seconds that a page waits for news of a job
 LARGEST_JSON = 2**18  # bytes
-SHOWN_TASKS = ("background", "remove", "add", "style")  # those that need no details
-KINDS = {"edit": work.edit, "source": work.source, "where": work.where}
+KINDS = {"edit": work.edit, "layers": layering.layers, "source": work.source, "where": work.where}
 
 
 def routes(house: House) -> APIRouter:
@@ -51,18 +50,29 @@ def _about(router: APIRouter, house: House) -> None:
     async def about() -> dict[str, Any]:
         if house.studio is None:
             return {"ready": False, "model": house.loaded.get("model", "tiny")}
-        model = house.studio.model
+        card = house.studio.card
         return {
-            "ready": True, "model": model.name, "size": list(model.default_size), "chart": chart_of(model),
-            "words": list(model.vocabulary()) if isinstance(model, DiffusersModel) else [],
+            "ready": True, "model": card.name, "size": list(card.size), "chart": card.chart, "words": list(card.words),
             "editors": [{"name": name, "good_for": EDITORS[name].good_for} for name in EDITORS],
-            "tasks": [{"name": name, "good_for": _first_line(TASKS[name])} for name in TASKS if name in SHOWN_TASKS],
+            "photos": [] if card.name == "tiny" else photos(),
+            "tasks": [_about_task(name) for name in TASKS],
             "limits": {name: getattr(house.limits, name) for name in ("upload_bytes", "text", "pictures", "history")},
         }  # fmt: skip
 
+    @router.get("/examples/{name}")
+    def example(name: str) -> Response:
+        file = photo_file(name)
+        return FileResponse(file, media_type=_picture_type(file), headers={"cache-control": "max-age=86400"})
 
-def _first_line(described: Any) -> str:
-    return (described.__doc__ or "").strip().split("\n")[0]
+
+def _about_task(name: str) -> dict[str, Any]:
+    """What a task is good for, and whether it looks for its place; one that needs details says so when it is asked."""
+    try:
+        wanted = as_task(name)
+    except InputError:
+        wanted = None
+    finds = wanted is not None and wanted.looks_for is not None
+    return {"name": name, "good_for": (TASKS[name].__doc__ or "").strip().split("\n")[0], "finds": finds}
 
 
 def _jobs(router: APIRouter, house: House) -> None:
@@ -113,7 +123,7 @@ def _received(house: House, office: work.Office, visitor: Visitor, data: bytes) 
     name = visitor.keep_upload(data, house.limits)
     file = visitor.upload(name)
     height, width = load_image(file, max_pixels=house.limits.pixels).pixels.shape[1:]
-    found = restored(visitor, file, office.studio.model, house.limits, side=house.side())
+    found = restored(visitor, file, office.studio.card, house.limits, side=house.side())
     return {"id": name, "width": width, "height": height, "restored": found}
 
 
@@ -158,9 +168,12 @@ def _put_back(house: House, office: work.Office, visitor: Visitor, name: str) ->
     folder = history.find_entry(visitor, name)
     entry = next(entry for entry in history.entries(visitor, house.limits.history) if entry["id"] == name)
     ask = dict(entry["ask"])
+    keep = partial(visitor.keep_upload, limits=house.limits)
     for file, field in (("given", "picture"), ("mask", "mask")):
         if (folder / file).is_file():
-            ask[field] = visitor.keep_upload((folder / file).read_bytes(), house.limits)
+            ask[field] = keep((folder / file).read_bytes())
+    if "layers" in ask:
+        layering.put_back(folder, ask, keep)
     return {"ask": ask, "entry": entry}
 
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 
 from stableflow.app.desk import Busy
-from stableflow.app.guard import Door, Guard, fault
+from stableflow.app.guard import Door, Guard, fault, fault_page, wants_page
 from stableflow.app.house import House
+from stableflow.app.mcp_api import mcp_app
+from stableflow.app.metrics import CONTENT_TYPE, exposition
 from stableflow.app.openai_api import openai_routes
 from stableflow.app.routes import routes
 from stableflow.errors import StableFlowError, UnknownNameError
@@ -20,13 +22,17 @@ STATIC = {
 }  # fmt: skip
 
 
-def make_server(house: House, door: Door) -> FastAPI:
+def make_server(house: House, door: Door, *, mcp: bool = False) -> FastAPI:
     """Return the server of a house; nothing runs yet.
 
     Args:
         door: Who may come in.
+        mcp: Whether assistants are served, at /mcp.
     """
-    server = FastAPI(title="stableflow", openapi_url=None)
+    assistants = mcp_app(house) if mcp else None
+    lifespan = None if assistants is None else assistants.router.lifespan_context
+    server = FastAPI(title="stableflow", openapi_url=None, lifespan=lifespan)
+    server.router.routes.extend([] if assistants is None else assistants.routes)
     server.include_router(routes(house))
     server.include_router(openai_routes(house))
     _pages(server, house)
@@ -53,27 +59,35 @@ def _pages(server: FastAPI, house: House) -> None:
     async def health() -> dict[str, Any]:
         return {"status": "ok" if house.studio is not None else "loading"}
 
+    @server.get("/metrics")
+    def metrics() -> Response:
+        desk = house.desk
+        return Response(exposition(desk.outcomes, desk.numbers(), desk.took), media_type=CONTENT_TYPE)
+
 
 def _errors(server: FastAPI, house: House) -> None:
-    def answer(message: str, status: int, **headers: str) -> JSONResponse:
-        return JSONResponse(fault(house.visitors.without_paths(message), status), status, headers=headers)
+    def answer(request: Request, message: str, status: int, **headers: str) -> Response:
+        message = house.visitors.without_paths(message)
+        if wants_page(request.headers.get("accept", "")):
+            return HTMLResponse(fault_page(message), status, headers=headers)
+        return JSONResponse(fault(message, status), status, headers=headers)
 
     @server.exception_handler(Busy)
-    async def busy(request: Request, error: Busy) -> JSONResponse:
-        return answer(str(error), 429, **{"Retry-After": str(error.retry_after)})
+    async def busy(request: Request, error: Busy) -> Response:
+        return answer(request, str(error), 429, **{"Retry-After": str(error.retry_after)})
 
     @server.exception_handler(StableFlowError)
-    async def refused(request: Request, error: StableFlowError) -> JSONResponse:
-        return answer(str(error), 404 if isinstance(error, UnknownNameError) else 422)
+    async def refused(request: Request, error: StableFlowError) -> Response:
+        return answer(request, str(error), 404 if isinstance(error, UnknownNameError) else 422)
 
     @server.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
-        return answer(str(error.detail), error.status_code)
+    async def http(request: Request, error: HTTPException) -> Response:
+        return answer(request, str(error.detail), error.status_code)
 
     @server.exception_handler(404)
-    async def missing(request: Request, error: Exception) -> JSONResponse:
-        return answer("There is no such page.", 404)
+    async def missing(request: Request, error: Exception) -> Response:
+        return answer(request, "There is no such page.", 404)
 
     @server.exception_handler(Exception)
-    async def fails(request: Request, error: Exception) -> JSONResponse:
-        return answer(f"Something went wrong inside the app ({type(error).__name__}). Please report it.", 500)
+    async def fails(request: Request, error: Exception) -> Response:
+        return answer(request, f"Something went wrong inside the app ({type(error).__name__}). Please report it.", 500)

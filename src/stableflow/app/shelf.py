@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from stableflow.app.limits import MINUTE, Limits
+from stableflow.editing import Editor
 from stableflow.editing.source import Source
 from stableflow.interventions.store import KVStore
 
@@ -73,6 +74,8 @@ def bytes_of(value: Any, seen: set[int] | None = None) -> int:
     if id(value) in seen:
         return 0
     seen.add(id(value))
+    if isinstance(value, Editor):  # it holds the model, which nobody's source takes
+        return 0
     if isinstance(value, Tensor):
         return value.nbytes
     if isinstance(value, KVStore):

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stableflow.app.desk import Job
-from stableflow.app.studio import Studio
 from stableflow.editing.attention import PromptAttention, attention
 from stableflow.editing.methods.stable_flow import StableFlow
+from stableflow.editing.source import Source
 from stableflow.errors import InputError
 from stableflow.models.base import FlowModel, ShowsAttention
 from stableflow.order import Order
@@ -29,17 +29,24 @@ def chart_of(model: FlowModel) -> dict[str, Any]:
     }
 
 
-def attention_of(studio: Studio, order: Order, job: Job, point: tuple[int, int]) -> dict[str, Any]:
+def watched(order: Order, model: FlowModel) -> StableFlow:
+    """Return the editor of an order whose attention can be watched.
+
+    Raises:
+        InputError: The method is not Stable Flow.
+    """
+    editor = order.make_editor(model)
+    if not isinstance(editor, StableFlow):
+        raise InputError("Attention is shown for edits by stable-flow; choose it as the method.")
+    return editor.having(strength=None)
+
+
+def attention_of(editor: StableFlow, source: Source, order: Order, job: Job, point: tuple[int, int]) -> dict[str, Any]:
     """Return what a pixel (x, y) attends to in the source and the first edit, in vital layers and in the others.
 
     Raises:
-        InputError: The method is not Stable Flow, or the point lies outside.
+        InputError: The point lies outside.
     """
-    editor = order.make_editor(studio.model)
-    if not isinstance(editor, StableFlow):
-        raise InputError("Attention is shown for edits by stable-flow; choose it as the method.")
-    source, _ = studio.source(order, job)
-    editor = editor.having(strength=None)
     job.begin("watching the attention")
     found = attention(editor, source, order.to[:1], points=[point], callback=job.told)
     vital = editor.chosen_layers

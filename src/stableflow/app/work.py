@@ -11,13 +11,14 @@ from typing import Any
 from PIL import Image
 
 from stableflow.app.ask import Ask, orders
+from stableflow.app.codes import lines_of
+from stableflow.app.credentials import Credentials
 from stableflow.app.desk import Job
 from stableflow.app.filters import ContentFilter
 from stableflow.app.history import find_entry, require_place, save_entry
 from stableflow.app.limits import Limits
-from stableflow.app.studio import Studio
+from stableflow.app.studio import Workshop
 from stableflow.app.visitors import Visitor, Visitors, png_bytes
-from stableflow.app.why import attention_of
 from stableflow.errors import InputError
 from stableflow.files import ASIDE
 from stableflow.images import load_image, to_pil
@@ -30,18 +31,19 @@ ROOM = 4 * 2**20  # bytes that a result may be expected to take
 
 @dataclass(frozen=True)
 class Office:
-    """What work needs: the studio, who the visitors are, the limits and the filter."""
+    """What work needs: the studio, who the visitors are, the limits, the filter, and what signs pictures."""
 
-    studio: Studio
+    studio: Workshop
     visitors: Visitors
     limits: Limits
     content: ContentFilter | None = None
+    credentials: Credentials | None = None
 
     def orders(self, visitor: Visitor, ask: Ask) -> list[Order]:
         """Return a request's runs, with its words and pictures past the filter."""
         made = orders(ask, visitor.upload, self.studio.loaded)
         if self.content is not None:
-            for text in [ask.prompt, *ask.to]:
+            for text in [ask.prompt, *ask.to, *(layer.prompt for layer in ask.layers)]:
                 _refuse(self.content.refuses_words(text))
             if made[0].image is not None:
                 _refuse(self.content.refuses_picture(to_pil(load_image(made[0].image).pixels)))
@@ -56,6 +58,8 @@ class Office:
 
 def edit(office: Office, visitor: Visitor, ask: Ask) -> Work:
     """Return the work of an edit: its runs, saved as one result of the history."""
+    if ask.layers:
+        raise InputError("Layers are drawn by the work of kind 'layers', and this is 'edit'.")
     if not ask.to:
         raise InputError("Say what should be different: change some words of the description.")
     made = office.orders(visitor, ask)
@@ -70,9 +74,10 @@ def edit(office: Office, visitor: Visitor, ask: Ask) -> Work:
             runs.append(office.studio.edit(order, job, f"editing{of}"))
         office.check_results([to_pil(pixels) for run in runs for pixels in run.result.images])
         said = ask.model_copy(update={"seed": made[0].seed} if made[0].image is None else {})
-        notes = office.studio.unread([ask.prompt, *ask.to])
-        mask = None if ask.mask is None else visitor.upload(ask.mask)
-        return save_entry(visitor, said.model_dump(exclude_defaults=True, by_alias=True), runs, mask) | {"notes": notes}
+        notes = list(dict.fromkeys(note for run in runs for note in run.notes))
+        masks = {} if ask.mask is None else {"mask": visitor.upload(ask.mask)}
+        values = said.model_dump(exclude_defaults=True, by_alias=True)
+        return save_entry(visitor, values, runs, masks, lines_of(made), office.credentials) | {"notes": notes}
 
     return work
 
@@ -109,7 +114,7 @@ def why(office: Office, visitor: Visitor, ask: Ask, point: tuple[int, int]) -> W
     if not ask.to:
         raise InputError("Make an edit first: attention is shown while it is drawn.")
     order = office.orders(visitor, ask)[0]
-    return lambda job: attention_of(office.studio, order, job, point)
+    return lambda job: office.studio.why(order, job, point)
 
 
 def session(office: Office, visitor: Visitor, name: str) -> Work:
@@ -124,7 +129,7 @@ def session(office: Office, visitor: Visitor, name: str) -> Work:
     office.visitors.require_room(visitor, 0)
 
     def work(job: Job) -> Any:
-        made, _ = office.studio.source(order, job)
+        made = office.studio.session(order, job)
         job.begin("packing the session")
         with tempfile.TemporaryDirectory(dir=visitor.history, prefix=".session-", suffix=ASIDE) as packing:
             made.save(packing)

@@ -10,16 +10,26 @@ from typing import Any
 
 from stableflow.errors import InputError, StableFlowError
 from stableflow.jobs.run import Task
-from stableflow.order import Order
+from stableflow.order import OF_A_REPEATED_RUN, Order
 from stableflow.reading import short
 
-COLUMNS = ("id", *(name for name in Order.model_fields if name not in ("version", "image_digest", "expected")))
+COLUMNS = ("id", *(name for name in Order.model_fields if name not in OF_A_REPEATED_RUN))
 """What a table may say of an order."""
 
-LOADING = ("model", "dtype", "components", "lora", "quantise", "quantise_text", "max_sequence_length")
+LOADING = ("model", "dtype", "components", "parts", "lora", "quantise", "quantise_text", "max_sequence_length")
 """What decides which model is loaded, and how."""
 
-EDITING = ("to", "region", "together", "exact", "guidance_each", "strength_each", "strength", "edit_guidance")
+EDITING = (
+    "to",
+    "reference",
+    "region",
+    "together",
+    "exact",
+    "guidance_each",
+    "strength_each",
+    "strength",
+    "edit_guidance",
+)
 """What a source does not depend on."""
 
 
@@ -42,7 +52,7 @@ class Row:
         if self.order is None:
             return ""
         values = self.order.model_dump(mode="json", exclude_defaults=True)
-        files = [self.order.image, _mask(self.order.region)]
+        files = [self.order.image, _mask(self.order.region), *(self.order.reference or ())]
         contents = [hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else "" for path in files]
         return hashlib.sha256(json.dumps([values, contents], sort_keys=True).encode()).hexdigest()[:16]
 

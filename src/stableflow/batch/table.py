@@ -13,7 +13,10 @@ from stableflow.errors import InputError, LoadError, MissingExtraError, unknown_
 from stableflow.reading import parse_json, read_text, short
 
 LARGEST_TABLE = 256 * 2**20  # bytes
-LISTS = ("to", "set", "guidance_each", "strength_each", "edit_guidance", "solver", "preset", "weight", "layers", "lora")
+LISTS = (
+    "to", "set", "guidance_each", "strength_each", "edit_guidance", "solver", "preset", "weight", "layers", "lora",
+    "parts", "reference",
+)  # fmt: skip
 """Columns in which a cell of text that starts with [ or { is JSON."""
 
 

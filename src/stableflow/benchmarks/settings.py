@@ -95,6 +95,9 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "brushes": {"strength": (0.6, 0.8, 1.0), "region": "change"},
     "sdedit": {"strength": (0.7, 0.8, 0.9)},
     "flowedit": {"n_max": FRONT_STEPS},
+    "sam-flow": {"n_max": FRONT_STEPS, "n_avg": 1},
+    "cyclic": {"strength": (0.6, 0.8, 1.0), "cycles": 3, "region": "change"},
+    "two-models": {"dial": ("mix", (0.6, 0.4, 0.2))},
     "edit-friendly": {"skip": 0},
     "dnaedit": {"skip": 0},
     "flowalign": {"strength": (0.15, 0.3, 0.5)},
@@ -109,7 +112,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "rf-solver-edit": {"dial": ("inject_steps", (6, 3, 1))},
 }
 """Where an editor is measured otherwise than at `STRENGTHS` everywhere in the picture."""
-LEFT_OUT = ("move", "alike")  # they are told where things go, or draw other pictures: neither changes a word
+LEFT_OUT = ("move", "dragon", "alike")  # told where things go, or drawing other pictures: no word is changed
 
 
 @SETTINGS.register("editors")

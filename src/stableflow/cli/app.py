@@ -2,9 +2,10 @@
 
 import os
 import webbrowser
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import uvicorn
 
     from stableflow.app.house import House
+    from stableflow.app.limits import Limits
+    from stableflow.app.studio import Workshop
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 PASSWORDS = "STABLEFLOW_APP_USERS"
@@ -44,6 +47,11 @@ class DoorOptions:
     content: Annotated[str | None, typer.Option("--filter", help="Content filter: nsfw, or package.module:Class.")] = (
         None
     )
+    mcp: Annotated[bool, typer.Option("--mcp", help="Serve assistants by the Model Context Protocol at /mcp.")] = False
+    credentials: Annotated[
+        Path | None,
+        typer.Option("--credentials", help="Folder of certificate.pem and key.pem that sign pictures (C2PA)."),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,12 @@ class LimitOptions:
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="That one request may run.")] = 600.0
     keep_days: Annotated[float, typer.Option("--keep-days", min=0.01, help="That unused files stay.")] = 30.0
 
+    def limits(self) -> "Limits":
+        """Return the app's limits."""
+        from stableflow.app.limits import Limits
+
+        return Limits(waiting=self.waiting, rate=self.rate, seconds=self.seconds, keep_days=self.keep_days)
+
 
 @grouped
 def app(
@@ -67,29 +81,47 @@ def app(
 ) -> None:
     """Open the web app: edit pictures in a browser, on this machine alone unless --host says otherwise."""
     try:
-        import uvicorn
-
-        from stableflow.app.filters import make_filter
-        from stableflow.app.guard import Door
-        from stableflow.app.house import House
-        from stableflow.app.limits import Limits
-        from stableflow.app.server import make_server
+        from stableflow.app.studio import Studio
     except ImportError as error:
         raise MissingExtraError("The web app needs its extra: pip install 'stableflow[app]'.") from error
-    reporter, failures = Reporter(quiet=False, form=Format.text), list[BaseException]()
-    loaded = {"model": "tiny"} | {name: value for name in SHAPING if (value := getattr(model, name)) is not None}
+    reporter, limits = Reporter(quiet=False, form=Format.text), limit.limits()
+    loaded = loading_of(model)
+    open_door(
+        lambda: {loaded["model"]: Studio(model.open(reporter), loaded, limits)}, loaded, door, limits, out, reporter
+    )
+
+
+def loading_of(model: ModelOptions) -> dict[str, Any]:
+    """Return what a model is and how it is loaded, by the names of an order."""
+    return {"model": "tiny"} | {name: value for name in SHAPING if (value := getattr(model, name)) is not None}
+
+
+def open_door(
+    opening: "Callable[[], Mapping[str, Workshop]]", loaded: dict[str, Any], door: DoorOptions, limits: "Limits",
+    out: Path, reporter: Reporter, *, hands: int = 1,
+) -> None:  # fmt: skip
+    """Serve pages and programs until interrupted; see `House`."""
+    import uvicorn
+
+    from stableflow.app.credentials import read_credentials
+    from stableflow.app.filters import make_filter
+    from stableflow.app.guard import Door
+    from stableflow.app.house import House
+    from stableflow.app.server import make_server
+
+    failures = list[BaseException]()
 
     def failed(error: BaseException) -> None:
         failures.append(error)
         running.should_exit = True
 
-    limits = Limits(waiting=limit.waiting, rate=limit.rate, seconds=limit.seconds, keep_days=limit.keep_days)
     house = House(
-        lambda: model.open(reporter), loaded, out, limits=limits, content=make_filter(door.content), failed=failed
-    )
+        opening, loaded, out, limits=limits, content=make_filter(door.content),
+        credentials=read_credentials(door.credentials), failed=failed, hands=hands,
+    )  # fmt: skip
     known, local = read_users(door.users), door.host in LOOPBACK
     hosts = [name.lower() for name in [*(LOOPBACK if local else ()), *(door.allow_host or ())]]
-    server = make_server(house, Door(hosts=hosts, users=known, frames=door.frames or "'none'"))
+    server = make_server(house, Door(hosts=hosts, users=known, frames=door.frames or "'none'"), mcp=door.mcp)
     config = uvicorn.Config(
         server, host=door.host, port=door.port, log_level="warning", access_log=False, server_header=False,
         timeout_keep_alive=20, limit_concurrency=400, ws="none", proxy_headers=door.proxy,

@@ -13,9 +13,11 @@ from stableflow.cli.options import SHAPING, EditOptions, ModelOptions, OutputOpt
 from stableflow.cli.output import Reporter, visible
 from stableflow.cli.plan import card_plans, edit_plan
 from stableflow.cli.settings import from_recipe, order_from, parse_set, read_run_file, where
+from stableflow.cli.usual import with_usual
 from stableflow.editing import Editor
 from stableflow.editing.computing import told
 from stableflow.editing.leaning import judged, not_made
+from stableflow.editing.recipe import require_repeated
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
@@ -24,7 +26,7 @@ from stableflow.flow.integrate import StepRecord
 from stableflow.images import read_recipe, save_png, to_pil
 from stableflow.models.bundled import BUNDLED
 from stableflow.models.known import known_by
-from stableflow.order import Order, require_repeated
+from stableflow.order import Order
 
 
 @grouped
@@ -58,7 +60,10 @@ def edit(
     recipe = {} if from_image is None else _from_image(from_image, own | _said(given), trust_recipe)
     order = order_from(recipe, own, given)
     order.check()
+    order, filled = with_usual(order)
     reporter = output.reporter()
+    if filled:
+        reporter.say(filled)
     if not dry_run:
         check_writable(output.out)
         if order.image is not None:
@@ -78,7 +83,7 @@ def edit(
         return
     made = find_source(editor, order, session, reporter)
     if from_image is not None and not _changes_source(given):
-        require_repeated(order, made)
+        require_repeated(order.expected, made)
     with reporter.progress("editing") as advance:
         result = order.edit(editor, made, _previewing(editor, output.out, preview, advance))
     if output.verbose and "computed" in result.recipe:

@@ -24,6 +24,7 @@ from stableflow.cli import (
     move,
     restyle,
     scenes,
+    serve,
     session,
     train,
     vital,
@@ -60,6 +61,7 @@ app.command("maps")(maps.maps)
 app.command("bench")(bench.bench)
 app.command("report")(bench.report)
 app.command("app")(web.app)
+app.command("serve")(serve.serve)
 app.command("models")(models.models)
 app.command("doctor")(doctor.doctor)
 app.command("scenes")(scenes.scenes)

@@ -17,7 +17,6 @@ from stableflow.models.base import FlowModel
 from stableflow.models.devices import choose_device
 from stableflow.models.load import load, planned
 
-FLUX_DEV = "black-forest-labs/FLUX.1-dev"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub.")]
@@ -39,9 +38,15 @@ class LoadOptions:
     )
     offload: Annotated[str, typer.Option("--offload", help="none, model or group.")] = "none"
     components: Annotated[
-        str | None, typer.Option("--components", help="All but the transformer, for a single file [FLUX.1-dev's].")
+        str | None,
+        typer.Option("--components", help="Where what a file lacks comes from [its model's repository]."),
     ] = None
-    lora: Annotated[str | None, typer.Option("--lora", help="LoRA weights to load on top.")] = None
+    parts: Annotated[
+        list[str] | None, typer.Option("--part", help="A text encoder's or autoencoder's file; repeat it for more.")
+    ] = None
+    lora: Annotated[
+        list[str] | None, typer.Option("--lora", help="A LoRA to load on top, as file or file:0.8; repeat it for more.")
+    ] = None
     quantise: Annotated[str | None, typer.Option("--quantise", help="Transformer weights in int8, fp8 or nf4.")] = None
     quantise_text: Annotated[
         str | None, typer.Option("--quantise-text", help="Text encoders' weights in int8, fp8 or nf4.")
@@ -69,7 +74,8 @@ class LoadOptions:
             device=self.device,
             dtype=DTYPES[self.dtype] if self.dtype else None,
             offload=self.offload,
-            components=self.components or FLUX_DEV,
+            components=self.components,
+            parts=self.parts or (),
             lora=self.lora,
             offline=self.offline,
             max_sequence_length=self.max_sequence_length,
@@ -112,7 +118,7 @@ class ModelOptions(LoadOptions):
         return options.load(options.model or "tiny", reporter)
 
 
-SHAPING = ("model", "dtype", "components", "lora", "quantise", "quantise_text", "max_sequence_length")
+SHAPING = ("model", "dtype", "components", "parts", "lora", "quantise", "quantise_text", "max_sequence_length")
 """Options of the model that shape pictures, and so belong to an order."""
 
 
@@ -181,6 +187,10 @@ class EditOptions:
     keeping: Annotated[
         list[str] | None,
         typer.Option("--keep-word", help="What must stay, a word of the source's; repeat it for more."),
+    ] = None
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option("--reference", help="A picture that the edit reads (kontext, klein, flux2-dev); repeat for more."),
     ] = None
     strength: Annotated[
         str | None,

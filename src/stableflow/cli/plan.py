@@ -12,11 +12,13 @@ from stableflow.flow.integrate import count_evaluations
 from stableflow.flow.solvers import make_solver
 from stableflow.images import prepare
 from stableflow.models.known import Known
-from stableflow.models.memory_plan import MemoryPlan, choose_plan, weighed
+from stableflow.models.memory_plan import BUDGETS, USABLE, MemoryPlan, choose_plan, kv_bytes, kv_plan, weighed
 from stableflow.order import DRAWN_STEPS, Order
 
 CARDS = ("80g", "24g", "16g", "12g", "8g")
 KNOWN_SIDE = 1024  # pixels
+VITAL = {"black-forest-labs/FLUX.1-dev": 9}  # layers, where they are known
+MAIN_MEMORY = 32 * 10**9  # bytes that plans without a machine suppose to be free for keys and values
 
 
 def edit_plan(editor: Editor, order: Order) -> dict[str, Any]:
@@ -48,13 +50,29 @@ def card_plans(order: Order, memory: str | None) -> dict[str, Any]:
     height, width = order.height or KNOWN_SIDE, order.width or KNOWN_SIDE
     facts = {"model": known.repository, "licence": known.licence, "size": f"{width}x{height}", "rows": rows}
     if memory is not None:
-        plan = choose_plan(known, memory, rows=rows, height=height, width=width)
-        return facts | {
-            "rows": rows,
-            memory: in_words(plan),
-            **{name: f"{n / 1e9:.1f} GB" for name, n in plan.stages.items()},
-        }
+        return facts | _one_card(order, known, memory, rows=rows, height=height, width=width)
     return facts | {card: fit(known, card, rows=rows, height=height, width=width) or "does not fit" for card in CARDS}
+
+
+def _one_card(order: Order, known: Known, memory: str, *, rows: int, height: int, width: int) -> dict[str, Any]:
+    """The plan for one card, stage by stage, with a source's keys and values."""
+    run = {"rows": rows, "height": height, "width": width}
+    plan, steps = choose_plan(known, memory, **run), order.steps or known.steps
+    layers = len(order.layers) if isinstance(order.layers, list) else VITAL.get(known.repository, 0)
+    size = kv_bytes(known, layers=layers or 1, steps=steps, height=height, width=width)
+    if not layers:
+        one = size / steps / 1e6
+        held = {
+            "keys and values": f"{one:.1f} MB a layer and step, of {steps} steps; its vital layers are not measured"
+        }
+    else:
+        room = (0 if memory == "auto" else int(USABLE * BUDGETS[memory])) - plan.peak
+        place = order.keep if order.keep in ("device", "cpu", "disk") else None
+        kept = kv_plan(size, steps, room, main_memory=MAIN_MEMORY, place=place)
+        plan = replace(plan, stages=plan.stages | {"steps": plan.stages["steps"] + kept.on_card})
+        held = {"keys and values": f"{kept.in_words}; {layers} layers, {steps} steps"}
+    stages = {name: f"{n / 1e9:.1f} GB" for name, n in plan.stages.items()}
+    return {memory: in_words(plan), **stages, **held}
 
 
 def fit(known: Known, card: str, *, height: int, width: int, rows: int) -> str | None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from stableflow.editing import EDITORS
 from stableflow.editing.where import REGIONS
 from stableflow.errors import InputError, LoadError
-from stableflow.order import Order, from_recipe
+from stableflow.order import OF_A_REPEATED_RUN, Order, from_recipe
 from stableflow.reading import faults, read_yaml
 
 __all__ = ["from_recipe", "make_settings", "order_from", "parse_set", "read_run_file", "where"]
@@ -93,7 +93,7 @@ def _known(error: ValidationError) -> str:
     """The known settings, where one is unknown."""
     if all(fault["type"] != "extra_forbidden" for fault in error.errors(include_url=False)):
         return ""
-    names = [name for name in Order.model_fields if name not in ("version", "expected", "image_digest")]
+    names = [name for name in Order.model_fields if name not in OF_A_REPEATED_RUN]
     return f" Known settings: {', '.join(names)}."
 
 
@@ -105,5 +105,7 @@ def _check_complete(order: Order) -> None:
         raise InputError("--to is missing: give at least one edited prompt, such as --to 'a dog sitting on the grass'.")
     if order.image is not None and order.seed is not None:
         raise InputError("--seed draws a picture and --image gives one; leave one of them out.")
+    if order.reference_digests and not order.reference:
+        raise InputError("This run read reference pictures, which a recipe does not hold: give them with --reference.")
     if order.image_digest is not None and order.image is None:
         raise InputError("This run edited a picture file, which a recipe does not hold: give it again with --image.")

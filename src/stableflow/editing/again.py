@@ -70,7 +70,7 @@ def changed(run: Run, draft: Latents) -> Region:
 
 
 def _progress(run: Run, edits: Latents, draft: Latents) -> Float[Tensor, " edits"]:
-    whole = Run(run.editor, run.source, run.edits)  # without a region: the whole picture is asked
+    whole = Run(run.editor, run.source, list(run.edits.prompts))  # without a region: the whole picture is asked
     run.nfe["edit"] += 6
     leanings, start, end = (leaning(whole, z) for z in (edits, run.rows(run.clean), draft))
     return progress(leanings, start, end, moved(edits, run.clean, draft))

@@ -17,6 +17,7 @@ from stableflow.editing.making import Recording, Sampling, check_noise, draw, en
 from stableflow.editing.path import check_inversion, check_nudge
 from stableflow.editing.presets import SpeedPreset, make_preset
 from stableflow.editing.prompts import source_prompt
+from stableflow.editing.references import References
 from stableflow.editing.result import EditResult
 from stableflow.editing.run import Run
 from stableflow.editing.settable import Settable
@@ -70,6 +71,7 @@ class Editor(Settable, ABC):
         height: int | None = None,
         width: int | None = None,
         solver: str | Solver = "euler",
+        reference: References | None = None,
         callback: Callback | None = None,
     ) -> Source:
         """Draw a source picture from noise, keeping what its edits will need; one seed, one picture, in every editor.
@@ -80,16 +82,16 @@ class Editor(Settable, ABC):
             latents: The noise itself, (1, channels, latent_height, latent_width), instead of a seed.
             num_steps, solver: Solver steps, and a name in `SOLVERS`, or a solver.
             guidance_scale, height, width: The model's usual scale and size in pixels when None.
+            reference: Pictures that its passes and its edits' read, of a model that was trained with them (Kontext).
             callback: Told of every finished step; what it raises ends the run at once.
 
-        Raises:
-            InputError: A setting is out of range.
+        Raises InputError where a setting is out of range.
         """
         size = checked_size(self.model, height, width)
         check_callback(callback)
         how = Sampling(check_steps("num_steps", num_steps), make_solver(solver), guidance_scale)
         check_noise(self.model, seed, latents, size)
-        conditioning = source_prompt(self.model, prompt, negative=self.negative)
+        conditioning = source_prompt(self.model, prompt, negative=self.negative, reference=reference)
         with torch.no_grad():
             drawn = {"seed": seed, "latents": latents, "size": size, "callback": callback}
             return draw(self.model, conditioning, how, self.recording(), **drawn)
@@ -120,11 +122,9 @@ class Editor(Settable, ABC):
             inversion: "aligned" replays the source exactly on its path. "paper" runs the solver back from the noise and
                 puts the source back after every step, a second pass. A method that needs no path finds one only if
                 any of these four is given.
-            guidance_scale: Of the source's own passes.
-            height, width, callback: In pixels, the picture's own by default; told of every finished step.
+            guidance_scale, height, width: Of the source's own passes; in pixels, the picture's own by default.
 
-        Raises:
-            ImageError, InputError: The picture cannot be read; a setting is out of range or goes with no other.
+        Raises ImageError or InputError where the picture cannot be read, or a setting is out of range.
         """
         given = (solver, num_steps, nudge_scale, inversion)
         check_callback(callback)
@@ -163,6 +163,7 @@ class Editor(Settable, ABC):
         task: str | Task | None = None,
         together: bool = False,
         exact: bool | None = None,
+        reference: References | None = None,
         callback: Callback | None = None,
         **settings: Any,
     ) -> EditResult:
@@ -176,6 +177,7 @@ class Editor(Settable, ABC):
             task: What is wanted ("remove": `TASKS`), which chooses the editor, its settings and the region to look for.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), the last on top.
             exact: Outside the region the given picture's own pixels, to the last bit; so unless a task says otherwise.
+            reference: Pictures that the edits read, of a model that was trained with them; the source's own when None.
             callback: Told of every finished step; what it raises ends the run at once and leaves nothing attached.
             settings: This editor's own; strength="auto" finds the least that makes each edit.
 
@@ -188,11 +190,11 @@ class Editor(Settable, ABC):
         editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
         exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)
-        how = dict(region=region, task=wanted, together=together, exact=exact, callback=callback)
+        how = dict(region=region, task=wanted, together=together, exact=exact, reference=reference, callback=callback)
         if auto:
             return least_change(editor, source, prompts, how)
         with torch.no_grad():
-            run = Run(editor, source, prompts, region=region, together=together, task=wanted)
+            run = Run(editor, source, prompts, region=region, together=together, task=wanted, reference=reference)
             if editor.strength == 0:
                 return run.unchanged(exact=exact)
             run.source = editor.prepared(run)
@@ -216,10 +218,8 @@ class Editor(Settable, ABC):
     """Whether edits start from the source's own noise, so that pictures are inverted."""
     needs_negative: ClassVar[bool] = False
     """Whether it is for models with classifier-free guidance alone."""
-
     strength_each: ClassVar[bool] = False
     """Whether the edits of a call may differ in strength."""
-
     looks_for: ClassVar[str | None] = None
     """The region that is looked for where a call brings none: a kind in `REGIONS`."""
 
@@ -236,8 +236,8 @@ class Editor(Settable, ABC):
         return run.whole_grid(getattr(self, "num_steps"))  # noqa: B009
 
     def start(self, run: Run) -> Latents:
-        """Return the edits at the first time, a row each; the source's own picture or noise by default."""
-        return run.rows(run.clean)
+        """Return the edits at the first time, a row each: where the source is then, by default."""
+        return run.rows(self.held(run, run.grid.times[0]))
 
     def finish(self, run: Run, z: Float[Tensor, "rows channels latent_height latent_width"]) -> Latents:
         """Return the edits' image latents from their last state."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stableflow.editing.run import Run
-from stableflow.models.base import Conditioning
+from stableflow.models.base import Conditioning, Guidance
 from stableflow.types import Latents
 
 UNGUIDED = 1.0
@@ -28,6 +28,24 @@ def under_both(
     every: Sequence[float] | None = None if scales is None else [UNGUIDED] * len(z) + list(scales)
     first, second = run.velocity(torch.cat([z, z]), t, both, every).chunk(2)
     return first, second
+
+
+def difference(
+    run: Run, z: Latents, t: float, source_guidance: float | None, guidance: Guidance, count: int = 1
+) -> Latents:
+    """Return v^tar - v^src of FlowEdit, averaged over noises; both pass the model in one batch under the same noise.
+
+    Args:
+        z: Where the edits are between the source's picture and theirs; they are evaluated as far beside the noisy
+            source.
+        count: Of noises.
+    """
+    velocity, total = run.of_both(source_guidance, guidance), torch.zeros_like(z)
+    for _ in range(count):
+        noisy = run.noised(t)
+        both = velocity(torch.cat([noisy, noisy + (z - run.clean)]), t)
+        total = total + both[1:] - both[:1]
+    return total / count
 
 
 def spread(amount: Tensor, *, quantile: float = 1.0) -> Tensor:

@@ -14,6 +14,9 @@ from stableflow.models.base import PARTS, LeavesOut
 from stableflow.vital.presets import resolve_layers
 
 Compute = Literal["auto", "region", "all"]
+"""Which image tokens edits compute: "region" the region's alone, reading keys and values of the others from the source
+(the same edit, to rounding, at a share of the cost; refused where it would be another), "auto" wherever that is the
+same and pays; the recipe's "computed" says what was done and why."""
 COMPUTE = ("auto", "region", "all")
 WORTH = 0.75  # of the tokens; above it what is saved is spent on reading the others
 

@@ -14,6 +14,8 @@ from stableflow.models.base import FlowModel
 
 FP8_BYTES = 1  # a number
 KVMemory = Literal["auto", "device", "cpu", "disk", "share"]
+"""What becomes of a source's keys and values: kept beside the model, in main memory or in temporary files; "share"
+keeps nothing and runs the source's row again with every edit; "auto" takes the first with room, but never the disk."""
 DECODED = 32  # numbers a pixel, at the least, in the decoder's last layers
 SHARE_OF_FREE = 0.5  # of free memory that recorded keys and values may take by default
 

@@ -17,7 +17,7 @@ from stableflow.editing.source import Source
 from stableflow.flow.inversion import unnudge
 from stableflow.flow.solvers import Solver
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.types import Latents
+from stableflow.types import Latents, Velocity
 
 REAL_EDIT_GUIDANCE = 3.0  # the paper's, for edits of an inverted picture
 
@@ -51,9 +51,13 @@ class OnPath(Editor, ABC):
         return run.source.path.at(run.grid.times[0]).expand(rows, -1, -1, -1)
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
-        made, guidance = run.source.fingerprint, self.guidance(run)
-        velocity = run.of_both(made.guidance_scale, guidance) if shares_batch(run) else run.of_edits(guidance)
+        velocity = run.once("velocities", lambda: self.velocities(run))
         return run.advance(run.once("solver", lambda: self.solver(run)), velocity, z, t0, t1)
+
+    def velocities(self, run: Run) -> Velocity:
+        """Return the velocity of all rows: the edits', and before them the source's where it shares their batch."""
+        made, guidance = run.source.fingerprint, self.guidance(run)
+        return run.of_both(made.guidance_scale, guidance) if shares_batch(run) else run.of_edits(guidance)
 
     def finish(self, run: Run, z: Float[Tensor, "rows channels latent_height latent_width"]) -> Latents:
         return unnudge(z[-len(run.edits) :], run.source.fingerprint.nudge_scale)

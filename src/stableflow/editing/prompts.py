@@ -1,10 +1,13 @@
 """Encoded prompts, remembered by model, so that a prompt used again is not encoded again."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary, ref
 
+from torch import Tensor
+
 from stableflow.checks import check_texts
+from stableflow.editing.references import References, referring
 from stableflow.errors import InputError
 from stableflow.models.base import Conditioning, FlowModel
 from stableflow.models.guidance import NEGATIVE
@@ -76,8 +79,14 @@ def encode_prompts(
     return conditioning if negative is None else with_negative(conditioning, cache.encode(negative))
 
 
-def source_prompt(model: FlowModel, prompt: str | Conditioning, *, negative: str | None = None) -> Conditioning:
-    """Return the conditioning of a source, which has one prompt.
+def source_prompt(
+    model: FlowModel,
+    prompt: str | Conditioning,
+    *,
+    negative: str | None = None,
+    reference: References | None = None,
+) -> Conditioning:
+    """Return the conditioning of a source, which has one prompt and may have reference pictures.
 
     Raises:
         InputError: Several prompts were given, or what `encode_prompts` refuses.
@@ -85,7 +94,7 @@ def source_prompt(model: FlowModel, prompt: str | Conditioning, *, negative: str
     if not isinstance(prompt, str | Conditioning) or (len(prompt) != 1 and isinstance(prompt, Conditioning)):
         count = f"{len(prompt)} were given" if hasattr(prompt, "__len__") else f"got {prompt!r}"
         raise InputError(f"A source has one prompt, as text or its conditioning of one row; {count}.")
-    return encode_prompts(model, prompt, negative=negative)
+    return referring(model, encode_prompts(model, prompt, negative=negative), reference)[0]
 
 
 def checked_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
@@ -100,6 +109,12 @@ def checked_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
     if not all(text.strip() for text in texts):
         raise InputError("A prompt is empty; describe the picture in words, such as 'a dog on the grass'.")
     return texts
+
+
+def having_negative(told: Conditioning, fitted: Mapping[str, Tensor]) -> Conditioning:
+    """Return a conditioning with these negative tensors, of one row and by their full names, in every row."""
+    rows = {name: value.expand(len(told), *value.shape[1:]).to(told.tensors[name]) for name, value in fitted.items()}
+    return Conditioning(told.prompts, {**told.tensors, **rows})
 
 
 def with_negative(conditioning: Conditioning, negative: Conditioning) -> Conditioning:

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from stableflow.editing.fingerprint import digest
+from stableflow.editing.source import Source
 from stableflow.editing.versions import versions
 from stableflow.editing.where import describe
-from stableflow.errors import InputError
+from stableflow.errors import FingerprintError, InputError
 from stableflow.flow.schedule import Schedule
 
 RECIPE_FORMAT = 2
@@ -45,6 +46,7 @@ def recipe_of(run: Any, exact: bool) -> dict[str, Any]:
         "exact": exact,
         **({} if run.task is None else {"task": run.task.name}),
         **({"together": True} if run.together else {}),
+        **({"reference": list(run.references)} if run.references else {}),
         **run.editor.notes(run),
         "nfe": {**run.nfe, "rows": run.rows_a_pass},
         "seconds": round(time.perf_counter() - run.started, 3),
@@ -64,3 +66,23 @@ def settings_in(recipe: Mapping[str, Any], made_by: Mapping[str, Any]) -> dict[s
         settings = {"guidance_scale": recipe["guidance_scale"], "layers": recipe["layers"], "weight": recipe["weight"]}
         return settings | {"t_window": recipe["t_window"], "preset": recipe.get("preset") or "exact"}
     return {name: value for name, value in made_by.items() if name != "name" and value is not None}
+
+
+def require_repeated(expected: Mapping[str, Any] | None, source: Source) -> None:
+    """Raise unless a repeated run's source is the one of the run.
+
+    Raises:
+        FingerprintError: Names every difference: model, picture, text, size, steps and all else that shapes it.
+    """
+    if expected is None:
+        return
+    made = source.fingerprint.as_json()
+    names = [name for name in expected if name in made and name not in ("model", "layers")]
+    differences = [
+        f"{name} was {expected[name]!r} and is {made[name]!r}" for name in names if expected[name] != made[name]
+    ]
+    if differences:
+        raise FingerprintError(
+            "This is not the run behind the picture: " + "; ".join(differences) + ". Give the model, the adapters and "
+            "the settings that it was made with."
+        )

@@ -49,7 +49,7 @@ def restyle(
             raise InputError("showing is missing: say what the reference picture shows, as one does of a source.")
         reference = _inverted(restyling, source, reference, check_text("showing", showing))
     shown = source.conditioning.prompts[0] if prompt is None else prompt
-    return restyling.edit(source, shown, reference=reference, **settings)
+    return restyling.edit(source, shown, style=reference, **settings)
 
 
 def _inverted(editor: Restyle, source: Source, picture: PictureLike, showing: str) -> Source:

@@ -16,6 +16,7 @@ from stableflow.editing.passes import decode, laid_over, require_same_model, sta
 from stableflow.editing.path import Path, checked_guidance
 from stableflow.editing.prompts import encode_prompts
 from stableflow.editing.recipe import recipe_of
+from stableflow.editing.references import References, referring
 from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.tasks.base import Task
@@ -66,10 +67,9 @@ class Run:
         region: Where the edits may act; everywhere when None.
         together: They make one picture, each in its own region.
         task: What the editor was chosen for.
+        reference: Pictures that the edits' passes read, where the model was trained with them; else the source's own.
 
-    Raises:
-        FingerprintError: The source belongs to another checkpoint or dtype.
-        InputError: There is no prompt, one is empty, or a region does not fit.
+    Raises FingerprintError for a source of another checkpoint or dtype, InputError for wishes that do not fit.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Run:
         region: Any = None,
         together: bool = False,
         task: Task | None = None,
+        reference: References | None = None,
     ):
         self.started = time.perf_counter()
         self.editor, self.model = editor, editor.model
@@ -93,7 +94,8 @@ class Run:
         if any(wish.strength is not None for wish in self.wishes) and not editor.strength_each:
             raise InputError(f"{editor.name} walks all edits of a call at one strength; give it instead of Edit's.")
         texts = wishes if isinstance(wishes, Conditioning) else [wish.prompt for wish in self.wishes]
-        self.edits: Conditioning = encode_prompts(self.model, texts, negative=editor.negative)
+        plain = encode_prompts(self.model, texts, negative=editor.negative)
+        self.edits, self.references = referring(self.model, plain, reference, self.source.conditioning)
         self.nfe = {"source": source.nfe, "edit": 0}
         self._made: dict[Hashable, Any] = {}
         self.rows_a_pass = 0
@@ -231,10 +233,9 @@ class Run:
         """1 at latents of tokens that the region touches, or at those that it touches itself; 1 without a region."""
         if self.region is None:
             return self.rows(torch.ones_like(self.clean[:, :1]))
-        made, size = self.source.fingerprint, (self.clean.shape[-2], self.clean.shape[-1])
-        fine = self.editor.finely(self)
+        made, fine = self.source.fingerprint, self.editor.finely(self)
         region = self.region.padded((made.height, made.width)) if fine else self.whole_region
-        return region.latents(size, "any").to(self.model.device)
+        return region.latents((self.clean.shape[-2], self.clean.shape[-1]), "any").to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from stableflow.checks import check_flag, check_number, check_seed, check_text
+from stableflow.checks import check_count, check_flag, check_number, check_seed, check_text
 from stableflow.editing.fingerprint import ENCODED
 from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.path import Path
@@ -11,7 +12,7 @@ from stableflow.editing.result import EditResult
 from stableflow.editing.source import Source
 from stableflow.editing.where import Where
 from stableflow.errors import InputError
-from stableflow.flow.integrate import StepRecord
+from stableflow.flow.integrate import Callback, StepRecord
 from stableflow.flow.trajectory import Trajectory
 
 
@@ -50,6 +51,7 @@ class Stack:
     Args:
         editor: Draws the strokes.
         source: With its path.
+        most: Pictures of strokes over strokes that are kept, each with its path; those unused for longest go first.
 
     Example:
         >>> brushes = Brushes(load("tiny"))
@@ -64,39 +66,85 @@ class Stack:
 
     editor: Brushes
     source: Source
+    most: int = 32
     _drawn: dict[tuple[Stroke, ...], tuple[Source, EditResult]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        check_count("most", self.most)
         if self.source.fingerprint.inversion == ENCODED:
             raise InputError("The source has no path: make it with the generate or invert of brushes or stable-flow.")
 
-    def draw(self, strokes: Sequence[Stroke]) -> EditResult:
+    def kept(self, strokes: Sequence[Stroke]) -> int:
+        """Return how many of the strokes that are not hidden, from the lowest, `draw` need not draw again."""
+        shown = _shown(strokes)
+        return max((depth for depth in range(1, len(shown) + 1) if shown[:depth] in self._drawn), default=0)
+
+    def draw(self, strokes: Sequence[Stroke], *, callback: Callback | None = None) -> EditResult:
         """Return the picture under all strokes that are not hidden.
+
+        Its recipe tells of every stroke, and its region is where any of them shows.
+
+        Args:
+            callback: Told of every step that is drawn; what it raises ends the drawing, and finished strokes are kept.
 
         Raises:
             InputError: There is none, or a region does not fit.
         """
-        shown = tuple(stroke for stroke in strokes if not stroke.hidden)
+        shown = _shown(strokes)
         if not shown:
             raise InputError("Every stroke is hidden or there is none; the picture is source.images then.")
-        below, result = self.source, None
-        for depth in range(1, len(shown) + 1):
-            if shown[:depth] not in self._drawn:
-                self._drawn[shown[:depth]] = self._over(below, shown[depth - 1])
-            below, result = self._drawn[shown[:depth]]
-        assert result is not None
-        return result
+        below: tuple[Source, EditResult | None] = self.source, None
+        kept = self.kept(shown)
+        for depth in range(1, kept + 1):
+            if (found := self._drawn.pop(shown[:depth], None)) is not None:
+                below = self._drawn[shown[:depth]] = found
+        for depth in range(kept + 1, len(shown) + 1):
+            below = self._drawn[shown[:depth]] = self._over(*below, shown[depth - 1], callback)
+        while len(self._drawn) > max(self.most, len(shown)):
+            del self._drawn[next(iter(self._drawn))]
+        assert below[1] is not None
+        return below[1]
 
-    def _over(self, below: Source, stroke: Stroke) -> tuple[Source, EditResult]:
-        """Draw one stroke; returns what it leaves as the source of the next, and its result."""
+    def _over(
+        self, below: Source, lower: EditResult | None, stroke: Stroke, callback: Callback | None
+    ) -> tuple[Source, EditResult]:
+        """Draw one stroke; returns what it leaves as the source of the next, and the picture so far."""
         states = Trajectory({t: below.path.at(t) for t in below.grid.times})
 
         def keep(record: StepRecord) -> None:
             if record.index == 0:
                 states.put(record.t0, record.previous)
             states.put(record.t1, record.latents)
+            if callback is not None:
+                callback(record)
 
         how = {"seed": stroke.seed, "begin": stroke.strength, "amount": stroke.amount, "strength": None}
         result = self.editor.edit(below, stroke.prompt, region=stroke.region, callback=keep, **how)
         under = replace(below, path=Path(states, below.path.offsets), images=result.images, kept={})
-        return replace(under, given=None if below.given is None else result.images), result
+        under = replace(under, given=None if below.given is None else result.images)
+        return under, self._whole(lower, result, stroke)
+
+    def _whole(self, lower: EditResult | None, top: EditResult, stroke: Stroke) -> EditResult:
+        """The result of a stroke as one of the whole stack: from the source itself, by all strokes so far."""
+        region, strokes = top.region, [_as_json(stroke, top)]
+        if lower is not None:
+            region = None if region is None or lower.region is None else lower.region | region
+            strokes = [*lower.recipe["strokes"], *strokes]
+        return replace(top, source=self.source, region=region, recipe=top.recipe | {"strokes": strokes})
+
+
+def _shown(strokes: Sequence[Stroke]) -> tuple[Stroke, ...]:
+    return tuple(stroke for stroke in strokes if not stroke.hidden)
+
+
+def _as_json(stroke: Stroke, drawn: EditResult) -> dict[str, Any]:
+    """A stroke as its recipe tells of it: a region of a file or an object by its amounts."""
+    named = isinstance(stroke.region, str) and not stroke.region.removeprefix("~").startswith("mask:")
+    return {
+        "prompt": stroke.prompt,
+        "region": stroke.region if named else drawn.recipe["region"],
+        "seed": stroke.seed,
+        "strength": stroke.strength,
+        "amount": stroke.amount,
+        "nfe": drawn.recipe["nfe"],
+    }

@@ -45,3 +45,16 @@ def turned(noise: State, fresh: State, share: float) -> State:
         share: In [0, 1]: 0 changes nothing, 1 forgets the noise.
     """
     return math.sqrt(1 - share**2) * noise + share * fresh
+
+
+def renoised(z: State, fresh: State, t0: float, t1: float) -> State:
+    """Return a state at the noisier time t1 from one at t0: a z + sqrt(t1^2 - a^2 t0^2) fresh, a = (1 - t1) / (1 - t0).
+
+    Of the image as much is left, and of noise as much is there, as states at t1 have.
+
+    Args:
+        fresh: Noise of unit variance, independent of the state's own.
+        t0, t1: Flow times, t0 <= t1 and t0 < 1.
+    """
+    kept = (1 - t1) / (1 - t0)
+    return kept * z + math.sqrt(max(t1**2 - (kept * t0) ** 2, 0.0)) * fresh

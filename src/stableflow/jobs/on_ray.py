@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from stableflow.errors import InputError, InterventionError, MissingExtraError, 
 from stableflow.jobs.run import Compute, Results, Task, Told, Work
 
 ADDRESS = "RAY_ADDRESS"  # Ray's own name for the cluster that a process belongs to; `ray job submit` sets it
+TYPE = "accelerator_type:"  # how Ray calls the resource of an accelerator
 LOSSES = 3  # times all workers may be lost with no result between
 
 
@@ -60,7 +62,7 @@ def run_on_ray(
     unfinished = [task for task in tasks if not cells.has(task.keys)]
     total = sum(len(task.keys) for task in tasks)
     done = total - sum(len(task.keys) for task in unfinished)
-    with _connected(placed) as ray:
+    with connected(placed) as ray:
         for task, records in _computed(ray, unfinished, open_compute, placed):
             for key, record in records.items():
                 cells.put(key, record)
@@ -70,7 +72,7 @@ def run_on_ray(
 
 
 @contextmanager
-def _connected(placed: Placement) -> Iterator[Any]:
+def connected(placed: Placement) -> Iterator[Any]:
     """Join the cluster, or start Ray on this machine; what was joined before is left as it is."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
@@ -86,7 +88,12 @@ def _connected(placed: Placement) -> Iterator[Any]:
         where = {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cores}
     try:
         ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises bare ones where it cannot start
+        if address is None:
+            raise InputError(
+                f"Ray could not be started on this machine: {' '.join(str(error).split())[:300]} If the machine is "
+                "merely busy, try again; else start it with `ray start --head` and give --address."
+            ) from error
         raise InputError(
             f"No Ray cluster answers at {address!r}: {' '.join(str(error).split())[:300]} Start one with `ray start "
             f"--head`, or leave --address and {ADDRESS} out to work on this machine alone."
@@ -162,6 +169,13 @@ def _resources(ray: Any, placed: Placement) -> dict[str, Any]:
     asked: dict[str, Any] = {"num_cpus": 1, "num_gpus": 1 / math.ceil(placed.workers / devices) if devices else 0}
     if placed.gpu_type is not None:
         asked["accelerator_type"] = placed.gpu_type
+        there = {name.removeprefix(TYPE) for name in ray.cluster_resources() if name.startswith(TYPE)}
+        if placed.gpu_type not in there:
+            warnings.warn(
+                f"No machine of the cluster has the accelerator {placed.gpu_type!r} (it has: "
+                f"{', '.join(sorted(there)) or 'none'}), so workers wait until one joins.",
+                stacklevel=2,
+            )
     return asked
 
 

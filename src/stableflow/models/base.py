@@ -29,6 +29,7 @@ from stableflow.types import Images, Latents
 
 __all__ = [
     "PARTS",
+    "Adaptable",
     "AttentionHook",
     "BlockHook",
     "Branch",
@@ -86,7 +87,8 @@ class Conditioning:
             if set(part.tensors) != set(names):
                 raise InputError(
                     f"Prompts that share a batch need the same tensors; one has {sorted(names)}, another "
-                    f"{sorted(part.tensors)}. Encode them with the same model, negative prompts included."
+                    f"{sorted(part.tensors)}. Encode them with the same model, negative prompts included; a reference "
+                    "picture of some rows alone needs kv_memory other than 'share'."
                 )
         return Conditioning(
             tuple(prompt for part in parts for prompt in part.prompts),
@@ -209,6 +211,15 @@ class Differentiable(FlowModel, Protocol):
         self, latents: Latents, t: float, conditioning: Conditioning, *, guidance_scale: Guidance
     ) -> Latents:
         """Return the same as `velocity`."""
+        ...
+
+
+@runtime_checkable
+class Adaptable(FlowModel, Protocol):
+    """A model whose LoRA adapters can be switched row by row."""
+
+    def adapting(self, weights: Sequence[float]) -> AbstractContextManager[None]:
+        """Open a block in which row i of every pass has weights[i] of the adapters: 0 is the model without them."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A single file of FLUX.1's transformer: every weight in its place and at its scale, or refused with the reason."""
+"""A single file of a transformer: every weight in its place and at its scale, or refused with the reason."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError
-from stableflow.models.flux_names import flux_places
+from stableflow.models.authors_names import LEFT_OUT, authors_places
 from stableflow.models.load_errors import first_line, some
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -21,6 +21,11 @@ PREFIXES = ("_orig_mod.", "module.", "model.diffusion_model.", "diffusion_model.
 SCALES = (".scale_weight", ".weight_scale")  # what a weight in fp8 is multiplied by
 UNUSED_SCALES = (".scale_input", ".input_scale")  # for kernels that compute in fp8
 LAYOUT_MARK = "scaled_fp8"
+SECTIONS = {"model.diffusion_model": "transformer", "vae": "vae", "first_stage_model": "vae"}
+SECTION = re.compile(
+    r"^(model\.diffusion_model|vae|first_stage_model|text_encoders\.(\w+))\.(transformer\.(?!\w+_blocks))?"
+)
+"""How ComfyUI names the parts of a whole model's file."""
 
 KINDS: Mapping[str, str] = {
     "a LoRA": r"lora_|\.lora\.|lokr_|hada_|\.dora_scale|\.diff_?b?$",
@@ -33,10 +38,14 @@ KINDS: Mapping[str, str] = {
 }
 
 
-def load_transformer(path: Path, kind: type, config: Any, dtype: torch.dtype, *, components: str) -> nn.Module:
-    """Return a transformer with the weights of a .safetensors file, in the authors' layout or in diffusers'.
+def load_transformer(
+    path: Path, state: Mapping[str, Tensor], kind: type, config: Any, dtype: torch.dtype, *, components: str
+) -> nn.Module:
+    """Return a transformer with the weights of a file, in the authors' layout or in diffusers'.
 
     Args:
+        path: The file, for messages.
+        state: What it holds of the transformer, without prefixes.
         kind: diffusers' class of it.
         config: Of the components' own transformer.
         components: Where the config is from, for messages.
@@ -48,11 +57,11 @@ def load_transformer(path: Path, kind: type, config: Any, dtype: torch.dtype, *,
     from accelerate import init_empty_weights
 
     with init_empty_weights():
-        transformer = kind.from_config(config)
+        transformer: Any = kind.from_config(config)  # pyright: ignore[reportAttributeAccessIssue]: diffusers'
     expected = {name: tuple(weight.shape) for name, weight in transformer.state_dict().items()}
-    state = placed(scaled(_read(path), path, dtype), transformer.config)
-    check_weights(state_shapes(state), expected, path=path, components=components)
-    transformer.load_state_dict({name: weight.to(dtype) for name, weight in state.items()}, strict=True, assign=True)
+    own = placed(scaled(state, path, dtype), kind.__name__, transformer.config)
+    check_weights(state_shapes(own), expected, path=path, components=components)
+    transformer.load_state_dict({name: weight.to(dtype) for name, weight in own.items()}, strict=True, assign=True)
     return transformer.eval()
 
 
@@ -101,28 +110,23 @@ def what_it_is(names: Iterable[str]) -> str:
     return f"holds weights of another kind ({some(names)})"
 
 
-def bare(names: Iterable[str], path: Path) -> dict[str, str]:
-    """Return the names of the transformer's weights by their names in the file: prefixes are taken off.
-
-    A file of a whole model gives its transformer; the rest of it is left out with a warning.
-    """
+def bare(names: Iterable[str]) -> dict[str, str]:
+    """Return names without the prefixes that all of them share, by the names with them."""
     found = {name: name for name in names}
-    inner = [name for name in found if name.startswith("model.diffusion_model.")]
-    if inner and len(inner) < len(found):
-        warnings.warn(
-            f"{path.name} holds other parts than the transformer as well; those are taken from the components.",
-            stacklevel=2,
-        )
-        found = {name: name for name in inner}
     while found and (prefix := next((p for p in PREFIXES if all(n.startswith(p) for n in found.values())), None)):
         found = {name: short.removeprefix(prefix) for name, short in found.items()}
     return found
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_file(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .safetensors file.
+
+    Raises:
+        LoadError: It is none, or cut off.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            state = {short: file.get_tensor(name) for name, short in bare(file.keys(), path).items()}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise LoadError(
             f"{path} could not be loaded: it is no .safetensors file, or it is cut off ({first_line(error)}). Download "
@@ -131,6 +135,26 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not state:
         raise LoadError(f"{path} {what_it_is(state)}.")
     return state
+
+
+def sections(state: Mapping[str, Tensor], path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return what a file holds by part, each without prefixes: "transformer" alone, or the parts of a whole model."""
+    found = dict[str, dict[str, Tensor]]()
+    for name, tensor in state.items():
+        match = SECTION.match(name)
+        part, short = (
+            ("", name) if match is None else (SECTIONS.get(match[1], match[2] or match[1]), name[match.end() :])
+        )
+        found.setdefault(part, {})[short] = tensor
+    rest = found.pop("", {})
+    if rest and "transformer" in found:
+        warnings.warn(f"{path.name} holds weights that are not read: {some(sorted(rest))}.", stacklevel=2)
+    elif rest:
+        found = {"transformer": rest, **found}
+    if "transformer" in found:
+        names = bare(found["transformer"])
+        found["transformer"] = {short: found["transformer"][name] for name, short in names.items()}
+    return found
 
 
 def scaled(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -142,7 +166,8 @@ def scaled(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[
     scales = {name: name.removesuffix(end) + ".weight" for name in state for end in SCALES if name.endswith(end)}
     unused = [name for name in state if name.endswith(UNUSED_SCALES) or name == LAYOUT_MARK]
     _check_formats(state, path)
-    weights = {name: tensor for name, tensor in state.items() if name not in scales and name not in unused}
+    skipped = {*scales, *unused, *(name for name in state if name.endswith(".comfy_quant"))}
+    weights = {name: tensor for name, tensor in state.items() if name not in skipped}
     lost = [name for name, weight in scales.items() if weight not in weights]
     unscaled = [name for name, tensor in weights.items() if tensor.dtype in FP8 and name.endswith(".weight")]
     unscaled = [name for name in unscaled if name not in scales.values()]
@@ -153,7 +178,8 @@ def scaled(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> dict[
         )
     for scale, weight in scales.items():
         weights[weight] = _times(weights[weight], state[scale], scale, path).to(dtype)
-    wrong = [name for name, tensor in weights.items() if tensor.dtype not in FLOATS + FP8]
+    counters = [name for name in weights if name.endswith(".num_batches_tracked")]
+    wrong = [name for name, tensor in weights.items() if tensor.dtype not in FLOATS + FP8 and name not in counters]
     if wrong:
         raise LoadError(
             f"{path} is quantised in a way that is not read here: {some(wrong)} is {weights[wrong[0]].dtype}. Use a "
@@ -190,22 +216,29 @@ def _times(weight: Tensor, scale: Tensor, name: str, path: Path) -> Tensor:
     )
 
 
-def placed(state: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Return a state with diffusers' names; what has no place keeps its name."""
-    state = {name: tensor for name, tensor in state.items() if not name.endswith(".comfy_quant")}
-    if not any(name.startswith(("double_blocks.", "single_blocks.")) for name in state):
-        return state
-    places, found = flux_places(config), dict[str, Tensor]()
+def placed(state: Mapping[str, Tensor], kind: str, config: Any) -> dict[str, Tensor]:
+    """Return a state with diffusers' names; what has no place keeps its name.
+
+    Args:
+        kind: diffusers' class of the transformer.
+        config: Of the transformer.
+    """
+    places, found = authors_places(kind, config), dict[str, Tensor]()
     for name, tensor in state.items():
+        if name in LEFT_OUT:
+            continue
         module, _, leaf = name.rpartition(".")
-        for target, rows in places.get(module, ((module, lambda tensor: tensor),)):
-            found[f"{target}.{'weight' if leaf == 'scale' else leaf}"] = rows(tensor).contiguous()
+        if module in places:
+            leaf = "weight" if leaf == "scale" else leaf
+            found |= {f"{target}.{leaf}": rows(tensor).contiguous() for target, rows in places[module]}
+        else:
+            found[f"{module}.weight" if leaf == "scale" and places else name] = tensor
     return found
 
 
-def placed_names(names: Iterable[str], config: Any) -> set[str]:
+def placed_names(names: Iterable[str], kind: str, config: Any) -> set[str]:
     """Return the names alone, as `placed` gives them."""
-    return set(placed(dict.fromkeys(names, torch.empty(0)), config))
+    return set(placed(dict.fromkeys(names, torch.empty(0)), kind, config))
 
 
 def state_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from stableflow.checks import check_count
 from stableflow.errors import InputError, InterventionError
+from stableflow.models.parallel import check_parallel
 
 ROUTE_AROUND = ("cache", "fbc_", "pyramid_attention_broadcast", "layer_skip", "smoothed_energy")  # diffusers hooks
 
@@ -20,11 +21,7 @@ def check_scheduler(pipeline: Any, name: str) -> None:
 
 def check_open_to_interventions(transformer: Any) -> None:
     """Raise InterventionError if something routes passes around the projections, or splits them over processes."""
-    if getattr(transformer, "_parallel_config", None) is not None:
-        raise InterventionError(
-            "The transformer runs under context or tensor parallelism, so each process sees a part of the tokens or "
-            "of the keys' columns only. Load it without enable_parallelism; edit several pictures at once instead."
-        )
+    check_parallel(transformer)
     for module in transformer.modules():
         registry = getattr(module, "_diffusers_hook", None)
         names = [] if registry is None else list(registry.hooks)

@@ -43,7 +43,7 @@ def load_pipeline(
     parts |= given or {}
     common = {"use_safetensors": True, "local_files_only": offline, "revision": revision}
     for name, kind in index.items():
-        part_class = _module_class(kind)
+        part_class = module_class(kind)
         if name in parts or part_class is None:
             continue
         settings = common | _quantised(name, kind[0], quantisers or {})
@@ -51,7 +51,7 @@ def load_pipeline(
             part, info = part_class.from_pretrained(
                 location, subfolder=name, dtype=dtype, output_loading_info=True, **settings
             )
-        _check_complete(part, info, where=f"{location}, its part {name}")
+        check_complete(part, info, where=f"{location}, its part {name}")
         parts[name] = part
     with load_errors(location, what=what):
         with quietly():  # the text encoders that its module imports tell of processors that nobody asked for
@@ -78,15 +78,16 @@ def check_index(index: Any, where: str) -> Mapping[str, Any]:
     return index
 
 
-def _module_class(kind: Any) -> Any:
-    """The class of a part that has weights; None for tokenizers, schedulers and parts that are left out."""
+def module_class(kind: Any) -> Any:
+    """Return the class of a part that has weights; None for tokenizers, schedulers and parts that are left out."""
     if not (isinstance(kind, list) and len(kind) == 2 and kind[0] in LIBRARIES and isinstance(kind[1], str)):
         return None
     found = getattr(importlib.import_module(kind[0]), kind[1], None)
     return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
-def _check_complete(part: nn.Module, info: Mapping[str, Any], where: str) -> None:
+def check_complete(part: nn.Module, info: Mapping[str, Any], where: str) -> None:
+    """Raise LoadError unless a part that was loaded has every weight that its config describes, and no other."""
     nowhere = [name for name, weight in part.named_parameters() if weight.is_meta]
     missing = sorted({*info["missing_keys"], *nowhere})
     if missing:

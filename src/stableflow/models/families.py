@@ -1,5 +1,6 @@
 """Which family reads which pipeline: one line a family."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from stableflow.models.bria import BRIA
@@ -7,6 +8,7 @@ from stableflow.models.chroma import CHROMA
 from stableflow.models.family import Family
 from stableflow.models.flux import FLUX
 from stableflow.models.flux2 import FLUX2
+from stableflow.models.loras import Lora
 from stableflow.models.model import DiffusersModel
 from stableflow.models.qwen_image import QWEN_IMAGE
 from stableflow.models.sd3 import SD3
@@ -32,13 +34,16 @@ def family_of(pipeline_class: type) -> Family:
     return FAMILIES[known[0] if known else pipeline_class.__name__]
 
 
-def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None) -> DiffusersModel:
+def wrap(
+    pipeline: Any, *, name: str | None = None, max_sequence_length: int | None = None, loras: Sequence[Lora] = ()
+) -> DiffusersModel:
     """Return the model over a diffusers pipeline that is loaded already.
 
     Args:
         pipeline: A diffusers pipeline of a supported class; it is used as it is.
         name: What presets and messages call the checkpoint; the pipeline's own `_name_or_path` when None.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None.
+        loras: What `load` put on it, for recipes; LoRAs that are on otherwise are told by peft's names.
 
     Raises:
         UnknownNameError: No family reads this class of pipeline.
@@ -47,4 +52,4 @@ def wrap(pipeline: Any, *, name: str | None = None, max_sequence_length: int | N
     family = family_of(type(pipeline))
     check_weights_are_here(pipeline.transformer)
     known_as: str = name or getattr(pipeline, "_name_or_path", "") or type(pipeline).__name__
-    return DiffusersModel(pipeline, family, name=known_as, max_sequence_length=max_sequence_length)
+    return DiffusersModel(pipeline, family, name=known_as, max_sequence_length=max_sequence_length, loras=loras)

@@ -16,6 +16,7 @@ from stableflow.models.hooks import AttentionObserver, Branch, Kind, Layer, Part
 from stableflow.models.latents import PATCH, VAE, Autoencoder, default_side, joint_positions, pack, unpack
 from stableflow.models.outside import Outside, read_outside, text_first
 from stableflow.models.prompts import Reader
+from stableflow.models.reference import Refer
 from stableflow.models.times import TIMESTEPS, shifted_by_size
 from stableflow.models.watch import attention_of, projections_of, text_and_image, watch_text_first
 from stableflow.types import Latents
@@ -156,6 +157,7 @@ class Family:
         sizes: Measures of a pipeline.
         refines: Image tokens see one another before the first layer, so that all latents count even where only some
             tokens are computed in the layers.
+        refer: Encodes reference pictures; None where the model takes none.
         call: Reads the pipeline's own calls of its transformer, one branch each; None where it cannot be told yet.
     """
 
@@ -177,6 +179,7 @@ class Family:
     text_tokens: Callable[[Mapping[str, Tensor]], int] = text_length
     sizes: Callable[[Any], Sizes] = packed_sizes
     refines: bool = False
+    refer: Refer | None = None
     call: Reading | None = None
 
     def layout(self, rows: int, columns: int, text_tokens: int) -> TokenLayout:

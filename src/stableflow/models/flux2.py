@@ -1,7 +1,7 @@
 """FLUX.2: dev, guided by an embedded scale; klein base, classifier-free; distilled klein, not guided at all.
 
 Latents are the autoencoder's in patches of 2 x 2, one a token, as the pipeline draws its noise. Single layers hold
-queries, keys, values and MLP in one projection. Reference images are not passed: all tokens are text or image.
+queries, keys, values and MLP in one projection. Reference pictures follow the image's tokens, 10 apart in time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,14 @@ from stableflow.models.family import Blocks, Family, Pass, Sizes
 from stableflow.models.following import positioned_call
 from stableflow.models.guidance import Guided, embedded
 from stableflow.models.hooks import Part, Projection
-from stableflow.models.latents import PATCH, Autoencoder, default_side, grid_positions, pack, unpack
+from stableflow.models.latents import PATCH, Autoencoder, default_side, grid_positions, pack, positions_of, unpack
 from stableflow.models.prompts import Reader
+from stableflow.models.reference import with_reference
 from stableflow.models.times import even_sigmas, flow_times
 from stableflow.models.watch import joint_stream
 from stableflow.types import Images, Latents
 
+REFERENCES_APART = 10  # of the first position id, as the model was trained
 PIXELS, PATCHES = "batch channels (rows p) (columns q)", "batch (channels p q) rows columns"
 
 
@@ -58,7 +60,7 @@ def encode(pipeline: Any, prompts: list[str], length: int, device: torch.device)
 
 def inputs(given: Pass) -> Mapping[str, Any]:
     text, image = torch.arange(given.layout.text_tokens), grid_positions(given.layout)
-    return {
+    own = {
         "hidden_states": pack(given.latents, patch=1),
         "timestep": given.t,
         "guidance": given.guidance,
@@ -66,6 +68,19 @@ def inputs(given: Pass) -> Mapping[str, Any]:
         "img_ids": _positions(image, axis=slice(0, 3)).to(given.latents.device),
         **given.tensors,
     }
+    return with_reference(own)
+
+
+def refer(pipeline: Any, pictures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Any number of pictures: their latents in tokens, at times 10, 20, ..."""
+    tokens, positions = list[Tensor](), list[Tensor]()
+    for number, picture in enumerate(pictures, start=1):
+        latents = encode_image(pipeline.vae, picture)
+        ids = _positions(positions_of(*latents.shape[-2:]), axis=slice(0, 3))
+        ids[:, 0] = REFERENCES_APART * number
+        tokens.append(pack(latents, patch=1))
+        positions.append(ids)
+    return torch.cat(tokens, dim=1), torch.cat(positions)[None]
 
 
 def _positions(values: Tensor, axis: int | slice) -> Tensor:
@@ -127,6 +142,7 @@ FLUX2 = Family(
     encode=encode,
     inputs=inputs,
     unpack=partial(unpack, patch=1),
+    refer=refer,
     call=positioned_call,
     times=times,
     vae=Autoencoder(encode_image, decode_latents),

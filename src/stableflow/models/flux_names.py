@@ -62,7 +62,7 @@ XLABS_SINGLE: Mapping[str, Sequence[str]] = {
 def flux_places(config: Any) -> dict[str, tuple[Place, ...]]:
     """Return where each module of the authors' layout goes, for a transformer of this config."""
     width = config["attention_head_dim"] * config["num_attention_heads"]
-    places = {name: _split(modules, width) for name, modules in ROOT.items()}
+    places = {name: split_rows(modules, width) for name, modules in ROOT.items()}
     places |= {name: ((module, swapped),) for name, module in SHIFT_BEFORE_SCALE.items()}
     for prefix, own, count, table in (
         ("double_blocks", "transformer_blocks", config["num_layers"], {**DOUBLE, **XLABS_DOUBLE}),
@@ -70,7 +70,7 @@ def flux_places(config: Any) -> dict[str, tuple[Place, ...]]:
     ):
         for i in range(count):
             places |= {
-                f"{prefix}.{i}.{name}": _split([f"{own}.{i}.{module}" for module in modules], width)
+                f"{prefix}.{i}.{name}": split_rows([f"{own}.{i}.{module}" for module in modules], width)
                 for name, modules in table.items()
             }
     return places
@@ -78,10 +78,11 @@ def flux_places(config: Any) -> dict[str, tuple[Place, ...]]:
 
 def swapped(tensor: Tensor) -> Tensor:
     """Exchange the halves of the rows."""
-    return torch.cat(tensor.chunk(2, dim=0)[::-1])
+    first, second = tensor.chunk(2, dim=0)
+    return torch.cat([second, first])  # a list: of a tuple, GGUF weights forget what they are
 
 
-def _split(modules: Sequence[str], width: int) -> tuple[Place, ...]:
+def split_rows(modules: Sequence[str], width: int) -> tuple[Place, ...]:
     """Modules that share one matrix take `width` rows each, the last one the rest."""
     if len(modules) == 1:
         return ((modules[0], lambda tensor: tensor),)

@@ -68,6 +68,8 @@ class TokenLayout:
             projections see (a double layer projects its image stream alone).
         joint_start: For each stream, the position of its first token in the sequence that attention runs over.
         division: Which image tokens the pass computes; None for all.
+        band: Number of this process and how many there are, where each computes an equal part of the image tokens, row
+            by row, and of the text; the positions above are then those in its part.
     """
 
     image_rows: int
@@ -76,14 +78,22 @@ class TokenLayout:
     image_start: Mapping[Kind, int]
     joint_start: Mapping[Stream, int] = field(default_factory=dict)
     division: Division | None = field(default=None, compare=False)
+    band: tuple[int, int] = (0, 1)
 
     @property
     def image_tokens(self) -> int:
-        """Image tokens that the pass computes."""
-        return self.image_rows * self.image_columns if self.division is None else len(self.division.computed)
+        """Image tokens that the pass computes, in this process."""
+        whole = self.image_rows * self.image_columns // self.band[1]
+        return whole if self.division is None else len(self.division.computed)
 
-    def computed(self, features: Float[Tensor, "rows grid_tokens dim"]) -> Float[Tensor, "rows image_tokens dim"]:
-        """Return the rows of those image tokens that the pass computes, from one for each of the grid."""
+    def computed(self, features: Float[Tensor, "rows some_tokens dim"]) -> Float[Tensor, "rows image_tokens dim"]:
+        """Return the rows of those image tokens that the pass computes, from one for each of the grid.
+
+        What was recorded in a process's own band is that already.
+        """
+        number, count = self.band
+        if count > 1 and features.shape[1] == self.image_tokens * count:
+            return features[:, number * self.image_tokens : (number + 1) * self.image_tokens]
         return features if self.division is None else self.division.keep(features, 1, 0)
 
     def like_whole(self, features: Float[Tensor, "rows image_tokens dim"]) -> Float[Tensor, "rows grid_tokens dim"]:
@@ -106,7 +116,8 @@ class TokenLayout:
         if stream not in self.joint_start:
             raise InterventionError(
                 f"This model's family does not say where its {stream} tokens are in joint attention, so attention "
-                "cannot be captured: joint_start lacks them. Name the stream in the `order` of its Family."
+                "cannot be captured: joint_start lacks them. Name the stream in the `order` of its Family. Under "
+                "context parallelism no process sees the whole of it."
             )
         length = self.text_tokens if stream == "text" else self.image_tokens
         return slice(self.joint_start[stream], self.joint_start[stream] + length)

@@ -68,8 +68,13 @@ def unpack(tokens: Float[Tensor, "batch image_tokens dim"], rows: int, patch: in
 
 def grid_positions(layout: TokenLayout) -> Int[Tensor, "image_tokens 3"]:
     """Return position ids (0, row, column), one an image token."""
-    rows, columns = torch.meshgrid(torch.arange(layout.image_rows), torch.arange(layout.image_columns), indexing="ij")
-    return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
+    return positions_of(layout.image_rows, layout.image_columns)
+
+
+def positions_of(rows: int, columns: int) -> Int[Tensor, "tokens 3"]:
+    """Return position ids (0, row, column) of a grid, row by row."""
+    down, across = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return torch.stack([torch.zeros_like(down), down, across], dim=-1).reshape(-1, 3)
 
 
 def joint_positions(layout: TokenLayout, like: Tensor) -> dict[str, Tensor]:

@@ -1,36 +1,34 @@
 """From a name, a folder, a hub id or a single file to a model."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
 
 from stableflow.checks import check_choice, check_count, check_path
 from stableflow.errors import InputError, LoadError, UnknownNameError, unknown_name
 from stableflow.models.base import FlowModel
 from stableflow.models.bundled import BUNDLED, bundled_model, bundled_path, present
-from stableflow.models.checkpoint import load_transformer
 from stableflow.models.compilation import choose_attention, compile_blocks
-from stableflow.models.components import check_index, load_pipeline
+from stableflow.models.components import load_pipeline
 from stableflow.models.devices import choose_device, choose_dtype
 from stableflow.models.families import FAMILIES, wrap
 from stableflow.models.hub import without_hub
 from stableflow.models.known import KNOWN
 from stableflow.models.layer_sets import fetch_set, local_sets
 from stableflow.models.load_errors import load_errors
-from stableflow.models.lora import apply_lora, read_lora
+from stableflow.models.lora import apply_loras, read_lora
+from stableflow.models.loras import Wanted, weighted
 from stableflow.models.memory_plan import choose_plan, weighed
-from stableflow.models.quantised import load_gguf, quantise_weights, quantiser
+from stableflow.models.part_files import read_parts
+from stableflow.models.quantised import quantiser
+from stableflow.models.single_file import TRANSFORMER_FILES, load_single, model_index
 from stableflow.quiet import import_libraries
-from stableflow.reading import read_json
 
 __all__ = ["bundled_path", "choose_attention", "compile_blocks", "load"]
 
-COMPONENTS = "the components (components=)"
-TRANSFORMER_FILES = (".safetensors", ".gguf")
 LONGEST_TEXT = 1_000_000  # tokens
 OFFLOAD = ("none", "model", "group")
 
@@ -41,8 +39,9 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     offload: str = "none",
-    components: str = "black-forest-labs/FLUX.1-dev",
-    lora: str | Path | None = None,
+    components: str | None = None,
+    parts: Sequence[str | Path] = (),
+    lora: Wanted | Sequence[Wanted] | None = None,
     revision: str | None = None,
     offline: bool = False,
     max_sequence_length: int | None = None,
@@ -58,12 +57,16 @@ def load(
 
     Args:
         name: The bundled "tiny" or "small", a name in `KNOWN` such as "flux-dev", a folder in diffusers' layout of any
-            family that is supported, a single FLUX.1 transformer file (.safetensors or .gguf), or a hub id.
+            family that is supported, a file of a transformer or of a whole model (.safetensors or .gguf), or a hub id.
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: bfloat16 on an accelerator and float32 on the CPU when None. float16 overflows in FLUX.
         offload: "model" keeps one component at a time on the accelerator, "group" one block at a time.
-        components: Folder or hub id of everything but the transformer, for a single transformer file.
-        lora: LoRA weights to load on top (file, folder or hub id); needs the extra `lora`.
+        components: Folder, hub id or known name of everything that a file does not hold; the model's own repository,
+            which a known model's file tells by itself, when None.
+        parts: Files of text encoders and of an autoencoder to take instead (.safetensors); which is which is told by
+            their weights.
+        lora: LoRAs to load on top, one or a list: a file, folder or hub id each, with its weight behind it where that
+            is not 1, as "detail.safetensors:0.8"; needs the extra `lora`.
         revision: Branch, tag or commit of a hub id.
         offline: Never ask the hub; use what is in its local cache.
         max_sequence_length: Text tokens of every prompt; the tokenizer's limit when None (FLUX: 512).
@@ -96,19 +99,19 @@ def load(
     wanted = {"diffusers": quantise, "transformers": quantise_text}
     quantisers = {library: quantiser(kind, library, dtype) for library, kind in wanted.items() if kind is not None}
     single = isinstance(location, Path) and location.suffix in TRANSFORMER_FILES
-    offline = without_hub(offline, location, lora, components if single else None)
-    update = None if lora is None else read_lora(lora, offline=offline)
+    wanted_loras = weighted(lora)
+    offline = without_hub(offline, location, *(where for where, _ in wanted_loras), components)
+    updates = [read_lora(where, offline=offline) for where, _ in wanted_loras]
     if isinstance(location, Path) and single:
-        pipeline = _from_transformer_file(location, str(components), dtype, offline, quantisers)
+        pipeline = load_single(location, components, parts, dtype, offline, quantisers)
     else:
-        pipeline = _from_folder(location, revision, dtype, offline, quantisers)
-    if update is not None:
-        apply_lora(pipeline, update)
+        pipeline = _from_folder(location, revision, dtype, offline, quantisers, parts)
+    loras = apply_loras(pipeline, updates, [weight for _, weight in wanted_loras])
     _place(pipeline, device, offload, attention_backend)
     if tiled:
         pipeline.vae.enable_tiling()
     known_as = location.name if isinstance(location, Path) else location  # recipes hold names, no local paths
-    model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length)
+    model = wrap(pipeline, name=known_as, max_sequence_length=max_sequence_length, loras=loras)
     if compile:
         compile_blocks(pipeline.transformer, model.layers)
     if layer_sets is not None:
@@ -179,75 +182,24 @@ def _checked_path(path: Path) -> Path:
 
 
 def _from_folder(
-    location: Path | str, revision: str | None, dtype: torch.dtype, offline: bool, quantisers: Mapping[str, Any]
+    location: Path | str,
+    revision: str | None,
+    dtype: torch.dtype,
+    offline: bool,
+    quantisers: Mapping[str, Any],
+    parts: Sequence[str | Path],
 ) -> Any:
     with load_errors(str(location)):
-        index = _model_index(location, revision, offline)
+        index = model_index(location, revision, offline)
     if index["_class_name"] not in FAMILIES:
         raise UnknownNameError(
             f"{location} is a {index['_class_name']:.60}, which no family of this version reads. Supported pipelines: "
             f"{', '.join(FAMILIES)}. docs/extending.md has the recipe for adding a family."
         )
-    return load_pipeline(str(location), index, dtype=dtype, offline=offline, revision=revision, quantisers=quantisers)
-
-
-def _model_index(location: Path | str, revision: str | None, offline: bool) -> Mapping[str, Any]:
-    if isinstance(location, Path):
-        index = location / "model_index.json"
-    else:
-        index = Path(hf_hub_download(location, "model_index.json", revision=revision, local_files_only=offline))
-    try:
-        content = read_json(index)
-    except LoadError as error:
-        raise LoadError(f"{location} could not be loaded: {error}") from error
-    return check_index(content, str(location))
-
-
-def _from_transformer_file(
-    path: Path, components: str, dtype: torch.dtype, offline: bool, quantisers: Mapping[str, Any]
-) -> Any:
-    if path.suffix == ".gguf" and "diffusers" in quantisers:
-        raise InputError(f"{path.name} is quantised already; leave quantise out.")
-    from diffusers import FluxTransformer2DModel
-
-    components = _components_location(components)
-    index = _components_index(components, offline)
-    offline = offline or Path(components).is_dir()
-    with load_errors(components, what=COMPONENTS):
-        config = FluxTransformer2DModel.load_config(components, subfolder="transformer", local_files_only=offline)
-    if path.suffix == ".gguf":
-        transformer = load_gguf(path, FluxTransformer2DModel, config, dtype, components=components, offline=offline)
-    else:
-        with load_errors(str(path)):
-            transformer = load_transformer(path, FluxTransformer2DModel, config, dtype, components=components)
-    if "diffusers" in quantisers:
-        quantise_weights(transformer, quantisers["diffusers"])
+    given = read_parts(parts, str(location), index, dtype, offline=offline)
     return load_pipeline(
-        components, index, dtype=dtype, offline=offline, revision=None, quantisers=quantisers,
-        given={"transformer": transformer}, what=COMPONENTS,
-    )  # fmt: skip
-
-
-def _components_location(components: str) -> str:
-    """A folder that exists, or a hub id."""
-    location = bundled_model(components) if components in BUNDLED else check_path("components", components)
-    if location.is_dir():
-        if not (location / "model_index.json").is_file():
-            raise LoadError(f"The folder {location} (components=) holds no model: model_index.json is missing.")
-        return str(location)
-    if location.exists() or components.count("/") != 1 or components[0] in "./~":
-        raise LoadError(f"There are no components at {components} (components=): no such folder. Check the path.")
-    return components
-
-
-def _components_index(components: str, offline: bool) -> Mapping[str, Any]:
-    with load_errors(components, what=COMPONENTS):
-        index = _model_index(Path(components) if Path(components).is_dir() else components, None, offline)
-    if index["_class_name"] not in ("FluxPipeline", "FluxKontextPipeline"):
-        raise LoadError(
-            f"{components}, {COMPONENTS}, is a {index['_class_name']:.60}; a single transformer file is one of FLUX.1."
-        )
-    return index
+        str(location), index, dtype=dtype, offline=offline, revision=revision, quantisers=quantisers, given=given
+    )
 
 
 def _check_offload(offload: str, device: str) -> None:

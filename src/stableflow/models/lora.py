@@ -1,40 +1,44 @@
 """LoRA files in every layout that is known, as updates of named modules: each acts in full, or the file is refused."""
 
-import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from stableflow.errors import LoadError, MissingExtraError
 from stableflow.models.checkpoint import what_it_is
-from stableflow.models.load_errors import first_line, load_errors, some
-from stableflow.models.lora_file import find_lora
+from stableflow.models.load_errors import load_errors, some
+from stableflow.models.lora_file import find_lora, read_tensors
 from stableflow.models.lora_names import LoraModules
+from stableflow.models.loras import Lora, digest_of
 
 REFUSED: Mapping[str, str] = {
     "LoKr (Kronecker products, by LyCORIS)": r"\.lokr_|\.oft_|\.glora|\.ia3",
     "LoHa (Hadamard products, by LyCORIS)": r"\.hada_",
     "LoCon with a middle matrix (Tucker, by LyCORIS)": r"\.lora_mid",
-    "DoRA (magnitudes beside the update)": r"dora_scale|lora_magnitude",
     "textual inversion": r"^emb_params|^string_to_param|^clip_[lg]$|learned_embeds",
 }
 DIFFERENCES = re.compile(r"\.(diff|diff_b|w_norm|b_norm|set_weight)$|lora_B(\.\w+)?\.bias$|lora_up\.bias$")
 DOWN = re.compile(r"[._](lora_down|lora_A|lora\.down|down)(\.[^.]+)?\.weight$")
 UP = re.compile(r"[._](lora_up|lora_B|lora\.up|up)(\.[^.]+)?\.weight$")
 ALPHA = re.compile(r"\.(alpha|lora_alpha)$")
+MAGNITUDE = re.compile(r"\.(dora_scale|lora_magnitude_vector(\.[^.]+)?(\.weight)?)$")
+ROLES = {"down": DOWN, "up": UP, "alpha": ALPHA, "magnitude": MAGNITUDE}
+READ = (
+    "Read are diffusers' and peft's names (transformer.<module>.lora_A.weight), kohya's (lora_unet_<module>.lora_down."
+    "weight), ai-toolkit's (diffusion_model.<module>.lora_A.weight) and the authors' module names in any of them"
+)
 OTHER_TEXT = ("lora_te2_", "lora_te3_", "text_encoder_2.", "text_encoder_3.")
 
 
 @dataclass
 class Update:
-    """What a file holds for one module: the update is scale x up x down."""
+    """What a file holds for one module: the update is scale x up x down; a DoRA's magnitudes are the rows' norms."""
 
     parts: dict[str, Tensor] = field(default_factory=dict)
 
@@ -45,10 +49,12 @@ class LoraFile:
 
     Args:
         where: The file, for messages.
+        name: The file without its folder, or where it is on the hub.
         config: peft's settings of it, where it has them.
     """
 
     where: str
+    name: str
     state: Mapping[str, Tensor]
     config: Mapping[str, Any]
 
@@ -64,13 +70,33 @@ def read_lora(lora: str | Path, *, offline: bool) -> LoraFile:
         raise MissingExtraError("LoRA weights need peft: pip install 'stableflow[lora]'.")
     path = find_lora(lora, offline=offline)
     where = f"The LoRA {path} (lora=)"
-    state, config = _read(path, where)
+    state, config = read_tensors(path, where)
     _refuse_layouts(state, where)
-    return LoraFile(where, state, config)
+    return LoraFile(where, path.name if Path(lora).exists() else str(lora), state, config)
 
 
-def apply_lora(pipeline: Any, file: LoraFile) -> None:
-    """Put a LoRA on a pipeline's transformer (and its first text encoder).
+def apply_loras(pipeline: Any, files: Sequence[LoraFile], weights: Sequence[float]) -> tuple[Lora, ...]:
+    """Put LoRAs on a pipeline, each at its weight; a DoRA's weight acts before its rows are brought to their norm.
+
+    Raises:
+        LoadError: One is of another model, or does not take effect in full.
+    """
+    put = [
+        Lora(file.name, digest_of(file.state), float(weight), f"lora_{number}")
+        for number, (file, weight) in enumerate(zip(files, weights, strict=True))
+    ]
+    for lora, file in zip(put, files):
+        apply_lora(pipeline, file, adapter=lora.adapter)
+    if put:
+        pipeline.set_adapters([lora.adapter for lora in put], [lora.weight for lora in put])
+    return tuple(put)
+
+
+def apply_lora(pipeline: Any, file: LoraFile, *, adapter: str = "lora_0") -> None:
+    """Put a LoRA on a pipeline's transformer (and its first text encoder), whole.
+
+    Args:
+        adapter: What peft calls it.
 
     Raises:
         LoadError: It is of another model, or does not take effect in full.
@@ -80,10 +106,11 @@ def apply_lora(pipeline: Any, file: LoraFile) -> None:
         raise LoadError(
             f"{file.where}: diffusers puts no LoRA on a {type(pipeline).__name__}. Merge it into a checkpoint."
         )
-    with load_errors(file.where, advice="It may be of another model."):
-        pipeline.load_lora_weights(dict(updates))
-    _check_applied(pipeline, updates, file.where)
-    _silence_others(pipeline.transformer, updates)
+    with load_errors(file.where, advice="It may be of another model."), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several were asked for
+        pipeline.load_lora_weights(dict(updates), adapter_name=adapter)
+    _check_applied(pipeline, updates, file.where, adapter)
+    _silence_others(pipeline.transformer, updates, adapter)
     if not any(bool(tensor.any()) for name, tensor in updates.items() if ".lora_B." in name):
         warnings.warn(f"{file.where} changes nothing: its updates are all zero.", stacklevel=2)
 
@@ -110,12 +137,16 @@ def canonical(
             if f"{module}.lora_A.weight" in found:
                 raise LoadError(f"{where} updates {module} twice, by its names in two layouts.")
             found[f"{module}.lora_A.weight"], found[f"{module}.lora_B.weight"] = down, up.contiguous()
+            if "magnitude" in update.parts:
+                found[f"{module}.lora_magnitude_vector"] = rows(_by_row(update, name, where)).contiguous()
     if unknown and convert and (renamed := _renamed_by_diffusers(state, pipeline)):
         return canonical(renamed, config, pipeline, where, convert=False)
     if unknown:
+        shown = some(sorted(name for name in state if name.startswith(tuple(unknown))))
         raise LoadError(
             f"{where} updates modules that {type(pipeline.transformer).__name__} does not have: "
-            f"{some(sorted(unknown))}. It was made for another model, or is in a layout that is not read."
+            f"{some(sorted(unknown))}. It was made for another model, or is in a layout that is not read: its keys are "
+            f"{shown}. {READ}; modules here are such as {some(modules.names())}."
         )
     return found
 
@@ -134,31 +165,6 @@ def _renamed_by_diffusers(state: Mapping[str, Tensor], pipeline: Any) -> dict[st
     renamed = renamed[0] if isinstance(renamed, tuple) else renamed
     counts = [sum(bool(DOWN.search(name)) for name in names) for names in (state, renamed)]
     return renamed if counts[1] >= counts[0] else None
-
-
-def _read(path: Path, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The tensors of a file, and peft's settings of it."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = file.keys()
-            state = {name: file.get_tensor(name) for name in names}
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise LoadError(
-            f"{where} could not be loaded: it is no .safetensors file, or it is cut off ({first_line(error)}). "
-            "Download it again; a web page that was saved instead of the file looks like this."
-        ) from error
-    beside = path.parent / "adapter_config.json"
-    text = metadata.get("lora_adapter_metadata")
-    try:
-        if text is None and path.name == "adapter_model.safetensors" and beside.is_file():
-            text = beside.read_text(encoding="utf-8")
-        config = json.loads(text) if text else {}
-    except (ValueError, OSError, RecursionError) as error:
-        raise LoadError(f"{where}: peft's settings of it are damaged: {first_line(error)}") from error
-    if not isinstance(config, dict):
-        raise LoadError(f"{where}: peft's settings of it are no mapping.")
-    return state, {str(key).removeprefix("transformer."): value for key, value in config.items()}
 
 
 def _refuse_layouts(state: Mapping[str, Tensor], where: str) -> None:
@@ -182,12 +188,12 @@ def _grouped(state: Mapping[str, Tensor], where: str) -> dict[str, Update]:
     for key, tensor in state.items():
         if key.startswith(OTHER_TEXT):
             continue  # of zeros, as checked before
-        role = next((role for role, end in {"down": DOWN, "up": UP, "alpha": ALPHA}.items() if end.search(key)), None)
+        role = next((role for role, end in ROLES.items() if end.search(key)), None)
         if role is None:
             if not (DIFFERENCES.search(key) and not bool(tensor.any())):
                 unknown.append(key)
             continue
-        name = {"down": DOWN, "up": UP, "alpha": ALPHA}[role].sub("", key)
+        name = ROLES[role].sub("", key)
         updates.setdefault(name, Update()).parts[role] = tensor
     if unknown:
         kind = "differences of biases or norms" if all(DIFFERENCES.search(key) for key in unknown) else "other weights"
@@ -195,7 +201,24 @@ def _grouped(state: Mapping[str, Tensor], where: str) -> dict[str, Update]:
     for name, update in updates.items():
         if not {"down", "up"} <= set(update.parts):
             raise LoadError(f"{where} is incomplete: {name} has {', '.join(sorted(update.parts))} only.")
+    without = sorted(name for name, update in updates.items() if "magnitude" not in update.parts)
+    if without and len(without) < len(updates):
+        raise LoadError(
+            f"{where} is a DoRA that has magnitudes for some of its modules and none for {some(without)}, which peft "
+            "does not take together. Train it with DoRA in all modules, or merge it into a checkpoint."
+        )
     return updates
+
+
+def _by_row(update: Update, name: str, where: str) -> Tensor:
+    """The magnitudes of a DoRA, one for each row of its matrix."""
+    magnitude, rows = update.parts["magnitude"], update.parts["up"].shape[0]
+    if magnitude.numel() != rows or magnitude.shape[0] != rows:
+        raise LoadError(
+            f"{where} is a DoRA whose magnitudes of {name} have the shape {tuple(magnitude.shape)}: one a row, "
+            f"{rows}, is read. Train it with magnitudes by output, or merge it into a checkpoint."
+        )
+    return magnitude.reshape(-1)
 
 
 def _scale(name: str, update: Update, config: Mapping[str, Any], where: str) -> float:
@@ -204,8 +227,10 @@ def _scale(name: str, update: Update, config: Mapping[str, Any], where: str) -> 
     if down.ndim != 2 or update.parts["up"].ndim != 2:
         raise LoadError(f"{where} updates convolutions ({name}), so it is of a UNet and not of a transformer.")
     rank = down.shape[0]
-    if config.get("use_dora") or config.get("lora_bias") or config.get("modules_to_save"):
-        raise LoadError(f"{where} uses DoRA, biases or saved modules by peft's settings, which are not read.")
+    if config.get("lora_bias") or config.get("modules_to_save"):
+        raise LoadError(f"{where} uses biases or saved modules by peft's settings, which are not read.")
+    if config.get("use_dora") and "magnitude" not in update.parts:
+        raise LoadError(f"{where} is a DoRA by peft's settings, and {name} has no magnitudes. Download it again.")
     alpha = update.parts.get("alpha")
     given = alpha.float().item() if alpha is not None and alpha.numel() == 1 else _by_peft(name, config, rank)
     if alpha is not None and (alpha.numel() != 1 or not bool(alpha.float().isfinite().all())):
@@ -233,21 +258,21 @@ def _check_shapes(module: nn.Module, name: str, down: Tensor, up: Tensor, where:
         )
 
 
-def _silence_others(transformer: nn.Module, updates: Mapping[str, Tensor]) -> None:
+def _silence_others(transformer: nn.Module, updates: Mapping[str, Tensor], adapter: str) -> None:
     """Zero what peft added to modules whose names end alike: random numbers without effect, but not without a trace."""
     for name, module in transformer.named_modules():
-        if hasattr(module, "lora_A") and f"transformer.{name}.lora_A.weight" not in updates:
-            for parameter in module.lora_A.parameters():  # pyright: ignore[reportAttributeAccessIssue]: peft's
+        added: Any = getattr(module, "lora_A", {})
+        if adapter in added and f"transformer.{name}.lora_A.weight" not in updates:
+            for parameter in added[adapter].parameters():
                 parameter.data.zero_()
 
 
-def _check_applied(pipeline: Any, updates: Mapping[str, Tensor], where: str) -> None:
+def _check_applied(pipeline: Any, updates: Mapping[str, Tensor], where: str, adapter: str) -> None:
     """What was given must now act, as it was given: otherwise the libraries left some of it out."""
     for key in updates:
         part, _, rest = key.partition(".")
         if not rest.endswith(".lora_A.weight"):
             continue
         module = getattr(pipeline, part).get_submodule(rest.removesuffix(".lora_A.weight"))
-        scaling = getattr(module, "scaling", {})
-        if not scaling or any(scale != 1 for scale in scaling.values()):
+        if getattr(module, "scaling", {}).get(adapter) != 1:
             raise LoadError(f"{where}: its update of {key.removesuffix('.lora_A.weight')} did not take effect.")

@@ -1,12 +1,17 @@
-"""Which file a LoRA is in: a path, a folder or a repository of the hub. Pickles are never opened."""
+"""The file of a LoRA: found as a path, in a folder or on the hub, and read. Pickles are never opened."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from stableflow.checks import check_path
 from stableflow.errors import LoadError
-from stableflow.models.load_errors import load_errors, some
+from stableflow.models.load_errors import first_line, load_errors, some
 
 USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 WHAT = "the LoRA (lora=)"
@@ -61,3 +66,35 @@ def _choose(names: list[str], where: str) -> str:
             f"{where}, {WHAT}, holds no .safetensors file; other formats are pickles, which are not opened."
         )
     raise LoadError(f"{where}, {WHAT}, holds {len(found)} files: {some(found)}. Name the one to use.")
+
+
+def read_tensors(path: Path, where: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """Return the tensors of a file, and peft's settings of it.
+
+    Args:
+        where: The file, for messages.
+
+    Raises:
+        LoadError: The file or its settings are damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            state = {name: file.get_tensor(name) for name in names}
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise LoadError(
+            f"{where} could not be loaded: it is no .safetensors file, or it is cut off ({first_line(error)}). "
+            "Download it again; a web page that was saved instead of the file looks like this."
+        ) from error
+    beside = path.parent / "adapter_config.json"
+    text = metadata.get("lora_adapter_metadata")
+    try:
+        if text is None and path.name == "adapter_model.safetensors" and beside.is_file():
+            text = beside.read_text(encoding="utf-8")
+        config = json.loads(text) if text else {}
+    except (ValueError, OSError, RecursionError) as error:
+        raise LoadError(f"{where}: peft's settings of it are damaged: {first_line(error)}") from error
+    if not isinstance(config, dict):
+        raise LoadError(f"{where}: peft's settings of it are no mapping.")
+    return state, {str(key).removeprefix("transformer."): value for key, value in config.items()}

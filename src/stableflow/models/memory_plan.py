@@ -31,6 +31,7 @@ Measured on the real classes at true width (tests); Stable Diffusion 3's is of l
 too much for those without.
 """
 
+CLASSIFIER_FREE = ("StableDiffusion3Pipeline", "QwenImagePipeline", "ChromaPipeline", "ZImagePipeline", "BriaPipeline")
 DECODED = 768  # numbers that live at once in the autoencoder's decoder, for each pixel of a picture
 TILE = 512**2  # pixels that are decoded at once where the autoencoder is tiled
 TEXT = 512  # text tokens
@@ -95,6 +96,57 @@ def memory_plans(
             stages = _stages(known, offload, transformer, text, height, width, rows, tiled)
             stages["steps"] += stored
             yield MemoryPlan(offload, transformer, text, tiled, stages)
+
+
+@dataclass(frozen=True)
+class KVPlan:
+    """Where a source's keys and values go, and what of them is on the card.
+
+    Args:
+        place: "device", "cpu" or "disk".
+        precision: "exact" or "fp8".
+        size: Bytes of all.
+        on_card: Bytes on the card: all, or those of the step that runs and of the one that is fetched ahead.
+    """
+
+    place: str
+    precision: str
+    size: int
+    on_card: int
+
+    @property
+    def in_words(self) -> str:
+        """As a line."""
+        where = {"device": "on the card", "cpu": "in main memory", "disk": "on disk"}[self.place]
+        ahead = "" if self.place == "device" else ", fetched a step ahead"
+        return f"{self.size / 1e9:.1f} GB {where}{ahead}" + (" in fp8" if self.precision == "fp8" else "")
+
+
+def kv_bytes(known: Known, *, layers: int, steps: int, height: int, width: int) -> int:
+    """Return the bytes of a source's keys and values in bfloat16, at the most: both branches of guidance."""
+    branches = 2 if known.guidance != 1 and known.pipeline in CLASSIFIER_FREE else 1
+    tokens = (height // PIXELS) * (width // PIXELS)
+    return 2 * branches * tokens * known.width * 2 * layers * steps
+
+
+def kv_plan(size: int, steps: int, room: int, *, main_memory: int, place: str | None = None) -> KVPlan:
+    """Return the first way to keep keys and values for which there is room, the exact and near ones first.
+
+    Args:
+        size: Bytes of all in bfloat16.
+        room: Bytes that the card has left.
+        main_memory: Bytes that main memory has free.
+        place: "device", "cpu" or "disk" where it is asked for.
+    """
+    ways = [("device", "exact"), ("cpu", "exact"), ("device", "fp8"), ("cpu", "fp8"), ("disk", "exact")]
+    plans = [
+        KVPlan(where, precision, own, own if where == "device" else -(-2 * own // steps))
+        for where, precision in ways
+        for own in (size if precision == "exact" else size // 2,)
+    ]
+    wanted = [plan for plan in plans if place in (None, plan.place)]
+    free = {"device": room, "cpu": main_memory, "disk": size}
+    return next((p for p in wanted if p.size <= free[p.place] and p.on_card <= room), wanted[-1])
 
 
 def choose_plan(known: Known, memory: str, device: torch.device | None = None, **run: Any) -> MemoryPlan:

@@ -1,7 +1,7 @@
 """The one class over a diffusers pipeline: a velocity field, read from the pipeline as its family declares."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stableflow.errors import InterventionError
 from stableflow.flow.time_grid import TimeGrid
+from stableflow.models.adapter_rows import adapter_rows, checked_weights, row_weights
 from stableflow.models.attached import AttachmentStack
 from stableflow.models.base import Conditioning, Guidance, Word
 from stableflow.models.checks import (
@@ -25,8 +26,11 @@ from stableflow.models.family import Family, Pass, Sizes
 from stableflow.models.following import Call, following
 from stableflow.models.guidance import branches_for, scale_rows, tensors_of
 from stableflow.models.hooks import Branch, Intervention, Layer, TokenLayout
+from stableflow.models.loras import Lora
 from stableflow.models.outside import READ_BY, thinned
+from stableflow.models.parallel import banded, processes_of
 from stableflow.models.prompts import split_words, vocabulary, warn_about_lost_text
+from stableflow.models.reference import TOKENS, refer
 from stableflow.models.times import TIMESTEPS
 from stableflow.models.weights import checkpoint_digest, compute_dtype, execution_device, modifications_of
 from stableflow.types import Images, Latents
@@ -40,20 +44,30 @@ class DiffusersModel:
         family: How to read it.
         name: What the checkpoint is called in presets and messages.
         max_sequence_length: Text tokens of every prompt; the family's default when None.
+        loras: Those that were put on by name, in order.
 
     Raises:
         InputError: The scheduler adds noise at every step, or the text length is unusable.
     """
 
-    def __init__(self, pipeline: Any, family: Family, *, name: str, max_sequence_length: int | None = None):
+    def __init__(
+        self,
+        pipeline: Any,
+        family: Family,
+        *,
+        name: str,
+        max_sequence_length: int | None = None,
+        loras: Sequence[Lora] = (),
+    ):
         check_scheduler(pipeline, name)
-        self.pipeline, self.family, self.name = pipeline, family, name
+        self.pipeline, self.family, self.name, self.loras = pipeline, family, name, tuple(loras)
         default, longest = family.text
         if family.text_within is not None:
             default = min(default, getattr(pipeline, family.text_within).model_max_length)
         self.max_sequence_length = checked_text_length(max_sequence_length, default, longest, family.name)
         shows_attention = all(blocks.watch is not None for blocks in family.blocks)
         self.words = partial(_words, pipeline, family, self.max_sequence_length) if shows_attention else None
+        self._adapters: tuple[float, ...] | None = None
         self._attachments = AttachmentStack(
             lambda: self.layers, lambda: check_open_to_interventions(self.pipeline.transformer)
         )
@@ -90,7 +104,7 @@ class DiffusersModel:
 
     @property
     def modifications(self) -> tuple[str, ...]:
-        return modifications_of(self.pipeline.transformer)
+        return modifications_of(self.pipeline.transformer, self.loras)
 
     def checkpoint_hash(self) -> str:
         return checkpoint_digest(self.pipeline.transformer)
@@ -130,6 +144,21 @@ class DiffusersModel:
         return self.family.vae.encode(vae, images.to(self.device, vae.dtype) * 2 - 1)
 
     @torch.no_grad()
+    def with_reference(self, conditioning: Conditioning, pictures: Sequence[Tensor]) -> Conditioning:
+        """Return a conditioning whose passes also read reference pictures, as a trained editor does.
+
+        Args:
+            pictures: (1, 3, height, width) in [0, 1] each, sides multiples of `pixel_multiple`.
+
+        Raises:
+            InputError: The model was not trained with any, or not with so many.
+        """
+        # Laid out in memory as the pipelines' own image processors leave pictures: convolutions sum in that order.
+        layout = {"dtype": self.pipeline.vae.dtype, "memory_format": torch.channels_last}
+        scaled = [picture.to(self.device, **layout) * 2 - 1 for picture in pictures]
+        return refer(self.pipeline, self.family.name, self.family.refer, conditioning, scaled)
+
+    @torch.no_grad()
     def decode_latents(self, latents: Latents) -> Images:
         images = self.family.vae.decode(self.pipeline.vae, latents, self.device)
         return (images.float() / 2 + 0.5).clamp(0, 1)
@@ -160,8 +189,20 @@ class DiffusersModel:
     def attach(self, *interventions: Intervention) -> AbstractContextManager[None]:
         return self._attachments.attach(*interventions)
 
+    @contextmanager
+    def adapting(self, weights: Sequence[float]) -> Generator[None]:
+        checked, before = checked_weights(self.pipeline.transformer, weights), self._adapters
+        with self._attachments.attach():  # nobody else's passes come between
+            self._adapters = checked
+            try:
+                yield
+            finally:
+                self._adapters = before
+
     def why_whole(self, *, states_on_path: bool = True) -> str | None:
         family = self.family
+        if processes_of(self.pipeline.transformer) > 1:
+            return "the pass is spread over processes, each with a band of the picture"
         if any(blocks.outside is None for blocks in family.blocks):
             return f"{family.name} does not say how its attention reads tokens that are not computed"
         if family.refines and not states_on_path:
@@ -188,7 +229,8 @@ class DiffusersModel:
             )
 
         def layout(call: Call, given: Mapping[str, Any]) -> TokenLayout:
-            return self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+            whole = self.family.layout(call.rows, call.columns, self.family.text_tokens(given))
+            return banded(whole, self.pipeline.transformer)
 
         return following(self.pipeline.transformer, self._attachments, read, layout, times)
 
@@ -208,13 +250,21 @@ class DiffusersModel:
         timestep = (torch.tensor(t, dtype=torch.float32, device=device) * TIMESTEPS).expand(batch * len(branches))
         stacked = latents.to(device, self.dtype).repeat(len(branches), 1, 1, 1)
         inputs = family.inputs(Pass(stacked, timestep, guidance, layout, tensors))
-        layout = self._attachments.divided(layout, device)
+        layout = banded(self._attachments.divided(layout, device), transformer)
         with ExitStack() as stack:
             stack.enter_context(self._attachments.forward(t, layout, batch, branches=branches))
             stack.enter_context(_cache_context(transformer, branches))
             stack.enter_context(thinned(self.layers, layout) if layout.division else nullcontext())
+            stack.enter_context(self._switched(batch, len(branches)))
             output = transformer(**inputs, return_dict=False)[0]
+        if TOKENS in tensors:
+            output = output[:, : layout.image_rows * layout.image_columns]
         return dict(zip(branches, family.unpack(output, layout.image_rows).chunk(len(branches))))
+
+    def _switched(self, rows: int, branches: int) -> AbstractContextManager[None]:
+        if self._adapters is None:
+            return nullcontext()
+        return adapter_rows(self.pipeline.transformer, row_weights(self._adapters, rows, branches, self.device))
 
     def _image_tokens(self, height: int, width: int) -> int:
         self.check_size(height, width)

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from stableflow.checks import check_choice
-from stableflow.errors import MissingExtraError
-from stableflow.models.checkpoint import bare, check_weights, placed_names
+from stableflow.errors import LoadError, MissingExtraError
+from stableflow.models.checkpoint import bare, check_weights, placed, placed_names
 from stableflow.models.load_errors import load_errors
 
 
 def load_gguf(path: Path, kind: Any, config: Any, dtype: torch.dtype, *, components: str, offline: bool) -> Any:
-    """Return a transformer with the weights of a GGUF file.
+    """Return a transformer with the weights of a GGUF file, which stay as they are.
 
     Args:
         kind: diffusers' class of it.
@@ -22,28 +22,46 @@ def load_gguf(path: Path, kind: Any, config: Any, dtype: torch.dtype, *, compone
 
     Raises:
         MissingExtraError: gguf is not installed.
-        LoadError: The file is something else, or a weight is missing or left over; names it.
+        LoadError: The file is something else, diffusers reads none of this class, or a weight is missing or left over.
     """
-    if find_spec("gguf") is None:
-        raise MissingExtraError("GGUF files need gguf: pip install 'stableflow[gguf]'.")
+    shapes = gguf_shapes(path)
     from accelerate import init_empty_weights
     from diffusers import GGUFQuantizationConfig
-    from gguf import GGUFReader
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
+    from diffusers.models.model_loading_utils import load_gguf_checkpoint
 
+    if kind.__name__ not in SINGLE_FILE_LOADABLE_CLASSES:
+        raise LoadError(f"{path}: diffusers reads no GGUF file of a {kind.__name__}. Use a .safetensors file.")
     with load_errors(str(path)):
-        names = [str(tensor.name) for tensor in GGUFReader(path).tensors]
-        found = placed_names(bare(names, path).values(), config)
+        names = bare(shapes)
+        found = placed_names(names.values(), kind.__name__, config)
         with init_empty_weights():
             expected = kind.from_config(config).state_dict()
         check_weights(dict.fromkeys(found, ()), dict.fromkeys(expected, ()), path=path, components=components)
+        state = {names[name]: tensor for name, tensor in load_gguf_checkpoint(path).items()}
         return kind.from_single_file(
-            str(path),
+            placed(state, kind.__name__, config),
             config=components,
             subfolder="transformer",
             dtype=dtype,
             local_files_only=offline,
             quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
         )
+
+
+def gguf_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a GGUF file's weights by name, from its header.
+
+    Raises:
+        MissingExtraError: gguf is not installed.
+        LoadError: The file is no GGUF file.
+    """
+    if find_spec("gguf") is None:
+        raise MissingExtraError("GGUF files need gguf: pip install 'stableflow[gguf]'.")
+    from gguf import GGUFReader
+
+    with load_errors(str(path)):
+        return {str(tensor.name): tuple(int(n) for n in tensor.shape[::-1]) for tensor in GGUFReader(path).tensors}
 
 
 KINDS = {"int8": "torchao", "fp8": "torchao", "nf4": "bitsandbytes"}

@@ -1,11 +1,14 @@
 """What a transformer's weights are, and where and in which type they compute."""
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from stableflow.models.loras import Lora
 
 
 def checkpoint_digest(transformer: nn.Module) -> str:
@@ -17,7 +20,19 @@ def checkpoint_digest(transformer: nn.Module) -> str:
     for (name, parameter), sample in zip(parameters, together.split([len(sample) for sample in samples])):
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
         digest.update(sample.numpy().tobytes())
+    for name, weights in _adapter_weights(transformer):
+        digest.update(f"{name} {weights}".encode())
     return digest.hexdigest()[:16]
+
+
+def _adapter_weights(transformer: nn.Module) -> Iterator[tuple[str, dict[str, float]]]:
+    """Modules whose adapters do not act as they were loaded, with the weights of those that act."""
+    for name, module in transformer.named_modules():
+        scaling: Any = getattr(module, "scaling", None)
+        if isinstance(scaling, dict):
+            acting = {} if module.disable_adapters else {key: scaling[key] for key in module.active_adapters}
+            if acting != dict.fromkeys(scaling, 1.0):
+                yield name, acting
 
 
 def _sample(parameter: Tensor) -> Float[Tensor, " elements"]:
@@ -27,11 +42,12 @@ def _sample(parameter: Tensor) -> Float[Tensor, " elements"]:
     return flat[:: max(1, flat.numel() // 64)].float()
 
 
-def modifications_of(transformer: nn.Module) -> tuple[str, ...]:
-    """Return what was changed in the weights after loading."""
-    adapters = getattr(transformer, "peft_config", {})
+def modifications_of(transformer: nn.Module, loras: Sequence[Lora] = ()) -> tuple[str, ...]:
+    """Return what was changed in the weights after loading; `loras` are those whose files are known."""
+    known = {lora.adapter for lora in loras}
+    others = [f"LoRA {name!r}" for name in getattr(transformer, "peft_config", {}) if name not in known]
     quantiser = getattr(transformer, "hf_quantizer", None)
-    return tuple(f"LoRA {name!r}" for name in adapters) + (("quantised weights",) if quantiser else ())
+    return (*map(str, loras), *others, *(["quantised weights"] if quantiser else []))
 
 
 def execution_device(pipeline: Any) -> torch.device:

@@ -5,14 +5,19 @@ import * as form from "./form.js";
 
 const FIRST = ["stable-flow", "flowedit", "rf-inversion", "sdedit"];
 
+const NOT_HERE = ["move", "pixelman"]; // they take a move instead of words
+
 export function fillMethods(editors) {
-  $("methods").replaceChildren(...editors.map(({ name, good_for: goodFor }) =>
+  const choice = ({ name, good_for: goodFor }) =>
     make("label", { title: goodFor }, make("input", { type: "checkbox", value: name, ...(FIRST.includes(name) ? { checked: "" } : {}) }),
-      make("span", {}, make("b", { text: name }), make("br"), make("span", { class: "quiet", text: goodFor })))));
+      make("span", {}, make("b", { text: name }), make("br"), make("span", { class: "quiet", text: goodFor })));
+  const offered = editors.filter(({ name }) => !NOT_HERE.includes(name));
+  $("methods").replaceChildren(...offered.filter(({ name }) => FIRST.includes(name)).map(choice));
+  $("more-methods").replaceChildren(...offered.filter(({ name }) => !FIRST.includes(name)).map(choice));
 }
 
 async function compare() {
-  const editors = [...document.querySelectorAll("#methods input:checked")].map((input) => input.value);
+  const editors = [...document.querySelectorAll("#page-compare input:checked")].map((input) => input.value);
   const say = (text) => { $("compare-news").textContent = text; };
   const lacks = form.missing() ?? (editors.length ? null : "Choose at least one method.");
   if (lacks) return say(lacks);

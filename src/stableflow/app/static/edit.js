@@ -1,5 +1,6 @@
 // The page Edit: from the form to a result.
 import { call, fileOf, run, upload } from "./api.js";
+import { during, forgetSource, needSource } from "./busy.js";
 import { $, make, showDifference } from "./dom.js";
 import * as form from "./form.js";
 import * as mask from "./mask.js";
@@ -10,50 +11,7 @@ const EXAMPLES = [ // prompt, change, seed, and the name of two pictures that th
   ["a white cat sitting on the grass at noon", "a white cat sitting on the beach at noon", 3, "cat"],
   ["a red bird standing in the snow at noon", "a yellow bird standing in the snow at noon", 4, "bird"],
 ];
-let running = null; // what cancels it
-let source = { key: null };
-
-export const isBusy = () => running !== null;
-
-async function during(work) {
-  if (running) {
-    stage.note("One thing at a time: this waits until the present request is over, or is cancelled.");
-    return null;
-  }
-  running = new AbortController();
-  $("go").hidden = true;
-  $("cancel").hidden = false;
-  $("cancel").textContent = "Cancel";
-  stage.clearMessages();
-  if (matchMedia("(max-width: 900px)").matches) scrollTo({ top: 0, behavior: "smooth" }); // the picture stands there
-  try {
-    return await work(running.signal);
-  } catch (error) {
-    stage.fail(error.message);
-    return null;
-  } finally {
-    running = null;
-    $("go").hidden = false;
-    $("cancel").hidden = true;
-    stage.showBusy(null);
-  }
-}
-
-// Makes sure that the stage shows the source picture.
-async function needSource(signal) {
-  const ask = form.sourceAsk();
-  const key = JSON.stringify(ask.picture ? [ask.picture] : [ask.prompt, ask.seed, ask.steps, ask.width, ask.height]);
-  if (source.key === key) return stage.showSource(source.url, ask.prompt);
-  if (form.state.origin === "own") {
-    source = { key, url: form.state.picture.url };
-  } else {
-    const made = await run("api/jobs/source", { ...ask, editor: "stable-flow", set: {} }, { told: stage.showBusy, signal });
-    if (!made) return false;
-    source = { key, url: made.picture };
-  }
-  await stage.showSource(source.url, ask.prompt);
-  return true;
-}
+let layered = () => {}; // takes a request with layers, which another page shows
 
 async function placed(ask) {
   const where = form.state.where;
@@ -67,7 +25,7 @@ async function placed(ask) {
   return { ...ask, mask: (await upload(file)).id };
 }
 
-async function edit() {
+export async function edit() {
   const lacks = form.missing();
   if (lacks) return stage.fail(lacks);
   await during(async (signal) => {
@@ -75,7 +33,7 @@ async function edit() {
     const entry = await run("api/jobs/edit", ask, { told: stage.showBusy, signal });
     if (!entry) return stage.note("Cancelled. Nothing was saved.");
     mask.setTool(null);
-    source = { key: null };
+    forgetSource();
     await stage.showEntry(entry);
     if (entry.notes.length) stage.note(entry.notes.join(" "));
     else if (form.state.where !== "everywhere") stage.note("Only the marked part was allowed to change. Choose the tool again to correct it.");
@@ -101,14 +59,26 @@ async function draw(where) {
     mask.fitMask();
     mask.setTool(where === "box" ? "box" : "brush");
     $("frame").scrollIntoView({ block: "nearest" });
-    if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves.");
+    if (form.state.task === "move" && where !== "word") return stage.note("Mark the thing that moves, then press “Drag it”.");
     if (where !== "word") return stage.note(where === "box" ? "Draw a box over the part that may change." : "Paint over the part that may change.");
     const ask = { ...form.sourceAsk(), where: `word:${form.state.word}` };
     const found = await run("api/jobs/where", ask, { told: stage.showBusy, signal });
     if (!found) return;
     await mask.showMask(found.mask);
+    if (form.state.task === "move") {
+      dragIt();
+      return stage.note(`Here is “${form.state.word}”. Drag it to its new place, then press Edit.`);
+    }
     stage.note(`Here is “${form.state.word}”, ${Math.round(found.share * 100)}% of the picture. Paint or erase to correct it.`);
   });
+}
+
+// Lets the marked thing be dragged; what was marked stays as it is.
+function dragIt() {
+  if ($("mask").hidden) return stage.note("Say first under 3 what moves: a thing, or mark it in the picture.");
+  mask.setTool("drag");
+  form.setMove(Number.parseFloat($("move-x").value) || 0, Number.parseFloat($("move-y").value) || 0);
+  return null;
 }
 
 // Takes a picture: a plain one becomes the source, one that was made here brings its settings back.
@@ -118,12 +88,13 @@ export async function take(blob) {
     const url = URL.createObjectURL(blob);
     if (got.restored?.ask) {
       const own = got.restored.ask.picture;
-      const picture = own ? { id: own, url: await givenUrl(own) } : null;
+      const picture = own ? { id: own, url: `api/uploads/${own}` } : null;
       form.fillIn(got.restored.ask, { picture });
       if (!own && got.restored.notes.some((text) => text.includes("give that picture"))) form.setOrigin("own");
       await stage.showSource(url, (got.restored.ask.to ?? []).join("; "));
-      stage.note(["Its settings are back. Press Edit to make it again, or change them.", ...got.restored.notes].join(" "));
-      restoreMask(got.restored.ask);
+      stage.note(["Its settings are back. Press the button to make it again, or change them.", ...got.restored.notes].join(" "));
+      if (got.restored.ask.layers) layered(got.restored.ask);
+      else restoreMask(got.restored.ask);
     } else {
       form.setOrigin("own");
       form.setPicture({ id: got.id, url });
@@ -132,53 +103,68 @@ export async function take(blob) {
       for (const text of got.restored?.notes ?? []) stage.note(text);
       $("prompt").focus();
     }
-    source = { key: null };
+    forgetSource();
   });
 }
 
-async function givenUrl(id) {
-  return `api/uploads/${id}`;
-}
-
 function restoreMask(ask) {
-  const where = ask.mask ? "brush" : ask.where?.startsWith("word:") ? "word" : "everywhere";
-  for (const input of document.querySelectorAll("[name=where]")) input.checked = input.value === where;
-  form.state.where = where;
+  const where = placeOf(ask);
   form.state.word = where === "word" ? ask.where.slice(5) : null;
   $("word-chips").hidden = where !== "word";
   form.showWords();
   if (ask.mask) mask.showMask(`api/uploads/${ask.mask}`).then(() => mask.setTool("brush"));
 }
 
-// Brings an earlier result back: its settings and its pictures.
+// Brings an earlier result back: its settings and its pictures; returns the page that shows it.
 export async function reopen(name) {
   const { ask, entry } = await call(`api/history/${name}/again`, { method: "POST" });
   const picture = ask.picture ? { id: ask.picture, url: `api/uploads/${ask.picture}` } : null;
   form.fillIn(ask, { picture });
   mask.setTool(null);
   await stage.showEntry(entry);
+  forgetSource();
+  if (ask.layers) {
+    layered(ask);
+    return "layers";
+  }
+  const where = placeOf(ask);
+  if (ask.mask) await mask.showMask(`api/uploads/${ask.mask}`);
+  form.state.word = where === "word" ? ask.where.slice(5) : null;
+  return "edit";
+}
+
+// Chooses the tool that a request was placed with; returns its name.
+function placeOf(ask) {
   const where = ask.mask ? "brush" : ask.where?.startsWith("word:") ? "word" : "everywhere";
   for (const input of document.querySelectorAll("[name=where]")) input.checked = input.value === where;
   form.state.where = where;
-  if (ask.mask) await mask.showMask(`api/uploads/${ask.mask}`);
-  source = { key: null };
+  return where;
 }
 
-function example([prompt, wish, seed, name], pictured) {
-  const button = make("button", { type: "button", on: { click: () => { form.fillIn({ prompt, to: [wish], seed }); edit(); } } });
-  if (pictured) {
-    const images = ["before", "after"].map((which) => make("img", { src: `static/${name}-${which}.png`, alt: "", class: "tiny" }));
-    button.append(make("span", { class: "two" }, ...images));
-  }
-  const text = make("span");
+function example({ prompt, wish, pictures, start }) {
+  const text = make("span"), images = pictures.map((src) => make("img", { src, alt: "", class: src.startsWith("static") ? "tiny" : "photo" }));
   showDifference(text, prompt, wish);
-  button.append(text);
-  return button;
+  return make("button", { type: "button", on: { click: start } }, images.length ? make("span", { class: "two" }, ...images) : null, text);
 }
 
-// Ways to begin; with pictures where the model is the one that made them.
-export function showExamples(pictured) {
-  $("examples").replaceChildren(...EXAMPLES.map((one) => example(one, pictured)));
+async function fromPhoto({ name, prompt, to }) {
+  await take(await (await fetch(`api/examples/${name}`)).blob());
+  form.fillIn({ prompt, to: [to] }, { picture: form.state.picture });
+  await edit();
+}
+
+// Ways to begin: pictures that the bundled model made, photographs for others, else words alone.
+export function showExamples({ model, photos }) {
+  const small = model === "tiny";
+  const drawn = EXAMPLES.map(([prompt, wish, seed, name]) => ({
+    prompt, wish, pictures: small ? [`static/${name}-before.png`, `static/${name}-after.png`] : [],
+    start: () => { form.fillIn({ prompt, to: [wish], seed }); edit(); },
+  }));
+  const shown = photos.map((photo) => ({
+    prompt: photo.prompt, wish: photo.to, pictures: [`api/examples/${photo.name}`], start: () => fromPhoto(photo).catch((error) => stage.fail(error.message)),
+  }));
+  $("examples").replaceChildren(...[...shown, ...drawn.slice(0, shown.length ? 2 : 3)].map(example));
+  for (const name of small ? ["dog-before", "layers-after"] : []) $("layers-pictures").append(make("img", { src: `static/${name}.png`, alt: "", class: "tiny" }));
 }
 
 async function further() {
@@ -203,11 +189,14 @@ async function session() {
   });
 }
 
-export function setUpEdit() {
-  $("form").addEventListener("submit", (event) => { event.preventDefault(); edit(); });
-  $("cancel").addEventListener("click", () => { $("cancel").textContent = "Stopping…"; running?.abort(); });
-  $("draw").addEventListener("click", () => during(needSource));
-  $("dice").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 1e6); during(needSource); });
+// Draws the change again at the least strength that makes it.
+export function findLeast() {
+  form.setStrength("auto");
+  return edit();
+}
+
+export function setUpEdit({ onLayers }) {
+  layered = onLayers;
   for (const input of document.querySelectorAll("[name=origin]")) input.addEventListener("change", () => form.setOrigin(input.value));
   for (const input of document.querySelectorAll("[name=where]")) input.addEventListener("change", () => place(input.value));
   $("word-chips").addEventListener("click", (event) => {
@@ -218,5 +207,7 @@ export function setUpEdit() {
   });
   $("file").addEventListener("change", () => { if ($("file").files[0]) take($("file").files[0]); $("file").value = ""; });
   $("continue").addEventListener("click", () => further().catch((error) => stage.fail(error.message)));
+  $("drag").addEventListener("click", dragIt);
+  $("least").addEventListener("click", findLeast);
   $("session").addEventListener("click", session);
 }

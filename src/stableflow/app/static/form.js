@@ -1,4 +1,5 @@
 // The form: what is asked for, as the server takes it, and back.
+import * as mask from "./mask.js";
 import { $, bare, make, showDifference, wordsOf } from "./dom.js";
 
 export const state = { origin: "draw", picture: null, where: "everywhere", word: null, task: "free", restored: {} };
@@ -6,7 +7,7 @@ let known = null;
 let followed = true; // the first change follows the description until somebody writes in it
 
 const GRID = { strengths: [0.25, 0.5, 0.75, 1] };
-const SHOWN = ["prompt", "picture", "seed", "seeds", "to", "editor", "strength", "strengths", "where", "mask", "preset", "steps", "task", "move"];
+const SHOWN = ["prompt", "picture", "seed", "seeds", "to", "editor", "strength", "strengths", "where", "mask", "preset", "steps", "task", "move", "layers"];
 
 export const wishes = () => [...document.querySelectorAll(".wish")];
 
@@ -48,18 +49,31 @@ function moveAsk(ask) {
   return moving;
 }
 
+// By how many pixels the thing moves, as fields and on the picture.
+export function setMove(dx, dy) {
+  [$("move-x").value, $("move-y").value] = [dx, dy];
+  mask.showShift(dx, dy);
+}
+
 const HINTS = {
+  replace: "Exchange a thing, or its colour: change its words. Its place is found.",
+  text: "Change the words on a sign or a label. Their place is found.",
   background: "What the picture shows stays. Change the words of what is behind it.",
   remove: "Leave the thing's words out, such as “with a ball”. Its place is found and drawn anew.",
   add: "Add the words of the new thing.",
   style: "Change or add the words of the style.",
-  move: "Say below what moves, and here by how many pixels. The words stay.",
+  move: "Say under 3 what moves, then drag it in the picture, or write by how many pixels. The words stay.",
 };
-const NAMES = { background: "Behind", remove: "Remove", add: "Add", style: "Style", move: "Move" };
+const NAMES = { replace: "Replace", add: "Add", remove: "Remove", background: "Behind", style: "Style", text: "Text", move: "Move" };
+let finding = new Set(); // tasks that look for their place
 
 export function fillTasks(tasks) {
-  for (const { name } of [...tasks, { name: "move" }])
-    $("tasks").append(make("label", { title: HINTS[name] ?? "" }, make("input", { type: "radio", name: "task", value: name }), make("span", { text: NAMES[name] ?? name })));
+  finding = new Set(tasks.filter((task) => task.finds).map((task) => task.name));
+  const names = [...Object.keys(NAMES), ...tasks.map((task) => task.name)].filter((name) => name === "move" || tasks.some((task) => task.name === name));
+  for (const name of new Set(names)) {
+    const about = HINTS[name] ?? tasks.find((task) => task.name === name).good_for;
+    $("tasks").append(make("label", { title: about }, make("input", { type: "radio", name: "task", value: name }), make("span", { text: NAMES[name] ?? name })));
+  }
   $("tasks").addEventListener("change", (event) => setTask(event.target.value));
 }
 
@@ -71,7 +85,7 @@ export function setTask(task) {
   $("move-fields").hidden = task !== "move";
   $("dial").hidden = task === "move";
   $("wishes").hidden = $("diff").hidden = $("more-wishes").hidden = task === "move";
-  $("where-found").textContent = ["background", "remove"].includes(task) ? "Found" : "Everywhere";
+  $("where-found").textContent = finding.has(task) ? "Found" : "Everywhere";
 }
 
 // A new picture of somebody's own: what it shows is not known yet.
@@ -82,10 +96,17 @@ export function forgetWords() {
   showWords();
 }
 
-// Says what is missing, in words; null where nothing is.
-export function missing() {
+export const prompt = () => $("prompt").value.trim();
+
+// Says what the source picture lacks, in words; null where nothing is.
+export function lacksPicture() {
   if (state.origin === "own" && !state.picture) return "Choose a picture first, or let one be drawn.";
-  if (!$("prompt").value.trim()) return "Say in a few words what the picture shows; the change starts from there.";
+  return prompt() ? null : "Say in a few words what the picture shows; the change starts from there.";
+}
+
+// Says what is missing; null where nothing is.
+export function missing() {
+  if (lacksPicture()) return lacksPicture();
   if (state.task === "move") return state.where === "everywhere" ? "Say under 3 what moves: a thing, or mark it in the picture." : null;
   if (!editAsk().to.length) return "Describe the picture you want.";
   if (editAsk().to.every((text) => text === $("prompt").value.trim())) return "Both descriptions are the same. Change some words of the second one.";
@@ -123,8 +144,7 @@ export function fillIn(ask, { picture = null } = {}) {
   setPicture(picture);
   $("seed").value = ask.seed ?? ask.seeds?.[0] ?? 1;
   setTask(ask.move ? "move" : ask.task ?? "free");
-  $("move-x").value = ask.move?.dx ?? 0;
-  $("move-y").value = ask.move?.dy ?? 0;
+  setMove(ask.move?.dx ?? 0, ask.move?.dy ?? 0);
   $("move-size").value = Math.round((ask.move?.scale ?? 1) * 100);
   $("move-copy").checked = Boolean(ask.move?.copy);
   setWishes(ask.to ?? []);
@@ -181,10 +201,11 @@ function showUnknown() {
 }
 
 // The description's words, to say where.
+export const placeWords = () => [...new Set(wordsOf($("prompt").value).map(bare).filter((word) => word.length > 2))]
+  .filter((word) => !["the", "and", "with", "its", "next"].includes(word));
+
 export function showWords() {
-  const words = [...new Set(wordsOf($("prompt").value).map(bare).filter((word) => word.length > 2))]
-    .filter((word) => !["the", "and", "with", "its", "next"].includes(word));
-  $("word-chips").replaceChildren(...words.map((word) =>
+  $("word-chips").replaceChildren(...placeWords().map((word) =>
     make("button", { type: "button", text: word, "data-word": word, "aria-pressed": state.word === word })));
 }
 
@@ -198,6 +219,7 @@ export function setUpForm() {
     followed = false;
     showDifferences();
   });
+  for (const id of ["move-x", "move-y"]) $(id).addEventListener("input", () => mask.showShift(whole("move-x", 0), whole("move-y", 0)));
   $("more-wishes").addEventListener("click", () => addWish().focus());
   $("strength").addEventListener("input", () => setStrength($("strength").value / 100));
   $("strength-auto").addEventListener("click", () => setStrength("auto"));

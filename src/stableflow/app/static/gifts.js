@@ -47,7 +47,9 @@ function setUpCamera() {
 function setUpCode() {
   $("code").addEventListener("click", () => {
     const { entry } = current();
-    const needs = [entry.ask.picture ? "your picture as given.png" : null, entry.ask.mask ? "the mask as mask.png" : null].filter(Boolean);
+    const needs = [entry.ask.picture ? "your picture as given.png" : null, entry.ask.mask ? "the mask as mask.png" : null,
+      ...(entry.ask.layers ?? []).map((layer, number) => (layer.mask && !layer.hidden ? `a layer’s mask as mask_${number}.png` : null))].filter(Boolean);
+    for (const element of document.querySelectorAll(".by-command")) element.hidden = !entry.command;
     $("code-needs").textContent = needs.length ? `Beside it: ${needs.join(" and ")}.` : "It needs no other file.";
     $("code-command").textContent = entry.command;
     $("code-python").textContent = entry.python;

@@ -15,15 +15,15 @@ export async function showHistory(open) {
 function card(entry, open) {
   const bring = async () => {
     try {
-      await reopen(entry.id);
-      open();
+      open(await reopen(entry.id));
     } catch (error) {
       fail(error.message);
-      open();
+      open("edit");
     }
   };
-  const wish = make("p", {});
-  showDifference(wish, entry.ask.prompt, entry.ask.to[0]);
+  const shown = entry.runs[0].pictures[0].prompt, words = make("span"), count = entry.runs[0].strokes?.length;
+  showDifference(words, entry.ask.prompt, shown);
+  const wish = make("p", {}, count ? make("b", { text: count === 1 ? "One layer: " : `${count} layers: ` }) : null, words);
   const remove = async (event) => {
     if (event.target.textContent === "Delete") { event.target.textContent = "Really delete?"; return; }
     await call(`api/history/${entry.id}`, { method: "DELETE" });
@@ -31,7 +31,7 @@ function card(entry, open) {
   };
   return make("article", { class: "card", "data-entry": entry.id },
     make("button", { type: "button", title: "Open it again", on: { click: bring } },
-      make("img", { src: fileOf(entry, "thumb.png"), alt: entry.ask.to[0], loading: "lazy", class: "tiny" })),
+      make("img", { src: fileOf(entry, "thumb.png"), alt: shown, loading: "lazy", class: "tiny" })),
     make("div", { class: "text" }, wish, make("p", { class: "quiet", text: new Date(entry.made * 1000).toLocaleString() }),
       make("div", { class: "row" },
         make("button", { type: "button", class: "small open", text: "Open", on: { click: bring } }),

@@ -6,14 +6,41 @@ const canvas = () => $("mask");
 const context = () => canvas().getContext("2d", { willReadFrequently: true });
 let tool = null, erasing = false, start = null, saved = null, touched = false;
 
+let dragTo = () => {}; // told where a drag leads, in the picture's pixels
+let shift = [0, 0];
+
 export const isTouched = () => touched;
 
 export function setTool(name) {
   tool = name;
+  canvas().style.cursor = name === "drag" ? "move" : "";
+  if (name !== "drag") canvas().style.transform = "";
   canvas().hidden = name === null;
   $("mask-tools").hidden = name === null;
   for (const id of ["slide", "handle", "tag-before", "tag-after"]) if (name !== null) $(id).hidden = true;
   if (name !== null) $("after").hidden = true;
+}
+
+// Shows what is marked elsewhere: shifted by pixels of the picture.
+export function showShift(dx, dy) {
+  const { naturalWidth: width, naturalHeight: height } = $("before");
+  shift = [dx, dy];
+  canvas().style.transform = tool === "drag" && width ? `translate(${dx / width * 100}%, ${dy / height * 100}%)` : "";
+}
+
+function drag(event) {
+  const scale = $("before").naturalWidth / $("frame").clientWidth;
+  dragTo(...[event.clientX, event.clientY].map((now, axis) => Math.round(start[axis + 2] + (now - start[axis]) * scale)));
+}
+
+// What is marked, for another use of the canvas to leave as it was.
+export const takeAway = () => ({ tool, touched, size: [canvas().width, canvas().height], pixels: context().getImageData(0, 0, canvas().width, canvas().height) });
+
+export function bringBack(kept) {
+  [canvas().width, canvas().height] = kept.size;
+  context().putImageData(kept.pixels, 0, 0);
+  touched = kept.touched;
+  setTool(kept.tool);
 }
 
 // Takes the size of the picture below it; what was drawn is lost only where the size changes.
@@ -39,6 +66,13 @@ export function invertMask() {
   draw.fillRect(0, 0, canvas().width, canvas().height);
   draw.globalCompositeOperation = "source-over";
   touched = true;
+}
+
+// Marks a box of the picture's pixels, as requests describe it.
+export function fillBox([x, y, width, height]) {
+  const scale = canvas().width / ($("before").naturalWidth || canvas().width), draw = context();
+  draw.fillStyle = TINT;
+  draw.fillRect(x * scale, y * scale, width * scale, height * scale);
 }
 
 // Shows a black and white picture as the mask.
@@ -104,11 +138,13 @@ function box(from, to) {
   draw.globalCompositeOperation = "source-over";
 }
 
-export function setUpMask() {
+export function setUpMask({ onDrag }) {
   const surface = canvas();
+  dragTo = onDrag;
   surface.addEventListener("pointerdown", (event) => {
     if (tool === null) return;
     surface.setPointerCapture(event.pointerId);
+    if (tool === "drag") { start = [event.clientX, event.clientY, ...shift]; return; }
     start = at(event);
     saved = context().getImageData(0, 0, surface.width, surface.height);
     touched = true;
@@ -116,6 +152,7 @@ export function setUpMask() {
   });
   surface.addEventListener("pointermove", (event) => {
     if (start === null) return;
+    if (tool === "drag") return drag(event);
     const now = at(event);
     if (tool === "box") box(start, now);
     else { stroke(start, now); start = now; }

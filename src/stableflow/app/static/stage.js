@@ -55,7 +55,7 @@ export async function showSource(url, caption, facts = "") {
   shown = { entry: null, results: [], at: 0 };
   $("empty").hidden = true;
   $("view").hidden = false;
-  $("strip").hidden = $("actions").hidden = true;
+  $("strip").hidden = $("actions").hidden = $("unmade").hidden = true;
   reveal(false);
   await load($("before"), url);
   fit($("before"));
@@ -93,6 +93,7 @@ export const resultsOf = (entry) =>
   entry.runs.flatMap((run) =>
     run.pictures.map((picture) => ({
       run, prompt: picture.prompt, url: fileOf(entry, picture.file), before: fileOf(entry, run.source), file: picture.file,
+      made: picture.made !== false,
     })));
 
 function nameOf(result, entry) {
@@ -105,10 +106,18 @@ function nameOf(result, entry) {
 
 export function factsOf(run) {
   const rows = run.nfe.edit * run.nfe.rows;
+  if (run.strokes) return layersOf(run);
   const source = run.kept
     ? "the picture was kept from before, so only the change was computed"
     : "the picture is kept now: its next change is quicker";
   return `${run.seconds.toFixed(1)} s, ${rows} rows of the model; ${source}.`;
+}
+
+function layersOf(run) {
+  const drawn = run.strokes.filter((stroke) => stroke.drawn), passes = drawn.reduce((sum, stroke) => sum + stroke.passes, 0);
+  const rest = run.strokes.length - drawn.length;
+  const kept = rest ? `; ${rest === 1 ? "one was" : `${rest} were`} kept from before` : "";
+  return drawn.length ? `${run.seconds.toFixed(1)} s; ${drawn.length} of ${run.strokes.length} layers drawn in ${passes} passes of the model${kept}.` : `${run.seconds.toFixed(1)} s; nothing was drawn again: all layers were kept from before.`;
 }
 
 export async function showEntry(entry, at = 0) {
@@ -136,6 +145,7 @@ async function pick(index) {
   setCut($("slide").value / 1000);
   $("caption").textContent = result.prompt;
   $("facts").textContent = factsOf(result.run);
+  $("unmade").hidden = result.made;
   $("download").href = result.url;
   $("download").download = `${entry.id}-${result.file.replace("/", "-")}`;
 }

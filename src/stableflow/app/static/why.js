@@ -19,7 +19,7 @@ export function setChart(about) {
 }
 
 export function showWhy() {
-  const { entry, result } = current();
+  const { entry, result: shown } = current(), result = entry?.ask.layers ? null : shown;
   drawChart(result?.run.layers ?? []);
   $("why-hint").textContent = result
     ? "Click a point in either picture: below you see where in the picture, and at which words, it looks while the edit is drawn."

@@ -50,9 +50,6 @@ class DDCM(Editor):
         whole = run.whole_grid(self.num_steps)
         return whole if self.strength is None else whole.share(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         if t0 <= run.grid.times[-1 - min(self.n_min, run.grid.num_steps)]:
             return z + (t1 - t0) * run.of_edits(self.target_guidance_scale)(z, t0)

@@ -70,9 +70,6 @@ class DNAEdit(Editor):
         whole = run.whole_grid(self.num_steps)
         return whole.last(self.num_steps - self.skip) if self.strength is None else whole.share(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         (z, target), path = z.chunk(2, dim=1), self._path(run)
         own = (path.at(t1) - path.at(t0)) / (t1 - t0)

@@ -56,9 +56,6 @@ class EDICT(Editor):
     def times(self, run: Run) -> TimeGrid:
         return run.whole_grid(self.num_steps).share(USUAL_STRENGTH if self.strength is None else self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         return run.advance(self.solver, run.of_edits(self.guidance_scale), z, t0, t1)
 

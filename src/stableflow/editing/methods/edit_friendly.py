@@ -56,9 +56,6 @@ class EditFriendly(Editor):
         whole = run.whole_grid(self.num_steps)
         return whole.last(self.num_steps - self.skip) if self.strength is None else whole.share(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         path, velocity = self._path(run), run.of_edits(self.target_guidance_scale)(z, t0)
         own = path.offsets[t0]  # mean(x_{t0}; source)

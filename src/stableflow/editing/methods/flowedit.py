@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from stableflow.checks import check_count, check_steps
 from stableflow.editing.base import Editor, editor
+from stableflow.editing.beside import difference
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
 from stableflow.flow.time_grid import TimeGrid
@@ -58,18 +57,8 @@ class FlowEdit(Editor):
         sampled_from = run.grid.times[-1 - self.n_min]  # from here on z is z^tar itself
         if t0 <= sampled_from:
             return z + (t1 - t0) * run.of_edits(self.target_guidance_scale)(z, t0)
-        z = z + (t1 - t0) * self.difference(run, z, t0)
+        z = z + (t1 - t0) * difference(run, z, t0, self.source_guidance_scale, self.target_guidance_scale, self.n_avg)
         return z + t1 * (run.once("noise", run.noise) - run.clean) if self.n_min and t1 == sampled_from else z
-
-    def difference(self, run: Run, z: Latents, t: float) -> Latents:
-        """Return v^tar - v^src, averaged; source and targets pass the model in one batch and meet the same noise."""
-        velocity = run.of_both(self.source_guidance_scale, self.target_guidance_scale)
-        total = torch.zeros_like(z)
-        for _ in range(self.n_avg):
-            noisy = run.noised(t)
-            both = velocity(torch.cat([noisy, noisy + (z - run.clean)]), t)
-            total = total + both[1:] - both[:1]
-        return total / self.n_avg
 
     def held(self, run: Run, t: float) -> Latents:
         if self.n_min == 0 or t > run.grid.times[-1 - self.n_min]:

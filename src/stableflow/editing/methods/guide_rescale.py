@@ -9,14 +9,13 @@ from torch import Tensor
 from stableflow.checks import check_number, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.beside import UNGUIDED
-from stableflow.editing.passes import differentiable
+from stableflow.editing.energies import led, rescaled
 from stableflow.editing.path import Path
 from stableflow.editing.run import Run
 from stableflow.errors import InputError
 from stableflow.flow.inversion import invert
 from stableflow.flow.solvers import FixedPoint
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.base import Conditioning, Forward, Layer, ProjectionHook
 from stableflow.types import Latents
 from stableflow.vital.presets import VITAL, resolve_layers
 
@@ -83,39 +82,9 @@ class GuideAndRescale(Editor):
 
     def _led(self, run: Run, z: Latents, t: float) -> tuple[Latents, Latents]:
         """Return the source's velocity at the edits' states, and the gradient of E there."""
-        kept, told = Keys(resolve_layers(self.model, self.layers), []), run.source.conditioning
-        with self.model.attach(kept):
-            run.velocity(self.held(run, t), t, told, UNGUIDED)
-            wanted, rows = kept.taken(), run.once("rows", lambda: Conditioning.concat([told] * len(z)))
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                run.nfe["edit"] += 1
-                own = differentiable(self.model).velocity_with_grad(z, t, rows, guidance_scale=UNGUIDED)
-                apart = [(keys - known).square().mean((1, 2)).sum() for keys, known in zip(kept.taken(), wanted)]
-                energy = torch.stack(apart).mean()
-                (gradient,) = torch.autograd.grad(energy, z)
-        return own.detach(), gradient
+        return led(run, z, t, self.held(run, t), resolve_layers(self.model, self.layers), _apart)
 
 
-def rescaled(gradient: Tensor, push: Tensor, low: float, high: float) -> Tensor:
-    """Return the gradient at a length between low and high times that of the push, row by row."""
-    long, far = (x.flatten(1).norm(dim=1).clamp_min(1e-12).reshape(-1, 1, 1, 1) for x in (gradient, push))
-    return (long / far).clamp(low, high) * far / long * gradient
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Image keys of layers, with gradients."""
-
-    layers: Sequence[int]
-    seen: list[Tensor]
-
-    def hooks(self, layers: Sequence[Layer]) -> list[ProjectionHook]:
-        return [ProjectionHook(layers[index], "key", self._keep) for index in self.layers]
-
-    def _keep(self, forward: Forward, keys: Tensor) -> None:
-        self.seen.append(keys.float())
-
-    def taken(self) -> list[Tensor]:
-        """Return what was seen since it was last asked."""
-        return [self.seen.pop(0) for _ in list(self.seen)]
+def _apart(keys: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Return E."""
+    return torch.stack([(own - known).square().mean((1, 2)).sum() for own, known in zip(keys, wanted)]).mean()

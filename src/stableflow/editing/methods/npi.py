@@ -57,9 +57,6 @@ class NegativePromptInversion(Editor):
         whole = run.whole_grid(self.num_steps)
         return whole if self.strength is None else whole.share(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         told = run.once("told", lambda: with_negative(run.edits, run.source.conditioning))
         aligned = z + self._path(run).offsets[t0]  # v is asked for where the inversion asked for it

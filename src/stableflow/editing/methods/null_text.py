@@ -1,7 +1,7 @@
 """Null-text inversion: at every step the negative prompt is fitted so that guided sampling retraces the source."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,14 +11,13 @@ from stableflow.checks import check_count, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.passes import differentiable
 from stableflow.editing.path import Path
-from stableflow.editing.prompts import with_negative
+from stableflow.editing.prompts import having_negative, with_negative
 from stableflow.editing.run import Run
 from stableflow.editing.source import Source
 from stableflow.errors import InputError
 from stableflow.flow.inversion import invert
 from stableflow.flow.solvers import Euler
 from stableflow.flow.time_grid import TimeGrid
-from stableflow.models.base import Conditioning
 from stableflow.models.guidance import NEGATIVE
 from stableflow.types import Latents
 
@@ -64,9 +63,6 @@ class NullText(Editor):
     def times(self, run: Run) -> TimeGrid:
         whole = run.whole_grid(self.num_steps)
         return whole if self.strength is None else whole.share(self.strength)
-
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         told = having_negative(run.edits, self._fitted(run)[t0])
@@ -114,8 +110,3 @@ class NullText(Editor):
                 adam.step()
         with torch.no_grad():
             return {name: value.detach() for name, value in fitted.items()}, stepped()
-
-
-def having_negative(told: Conditioning, fitted: dict[str, Tensor]) -> Conditioning:
-    rows = {name: value.expand(len(told), *value.shape[1:]).to(told.tensors[name]) for name, value in fitted.items()}
-    return replace(told, tensors={**told.tensors, **rows})

@@ -11,8 +11,8 @@ from torch import Tensor
 from stableflow.checks import LONGEST_SIDE, check_count, check_steps
 from stableflow.editing.base import Editor, editor
 from stableflow.editing.collage import filled
+from stableflow.editing.displaced import check_by, displaced, thing_of
 from stableflow.editing.run import Run
-from stableflow.errors import InputError
 from stableflow.flow.stochastic import image_of
 from stableflow.flow.time_grid import TimeGrid
 from stableflow.region import Region
@@ -51,22 +51,11 @@ class PixelMan(Editor):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_steps("num_steps", self.num_steps)
-        if not isinstance(self.by, list | tuple) or len(self.by) != 2:
-            raise InputError(f"by takes two whole numbers of pixels, to the right and down, got {self.by!r}.")
-        for side in self.by:
-            check_count("by", side, -65_536, 65_536)
+        check_by(self.by)
         check_count("seam", self.seam, 0, LONGEST_SIDE)
 
     def acting(self, run: Run, region: Region | None) -> Region | None:
-        if not any(self.by):
-            return region
-        if region is None:
-            raise InputError(f"pixelman moves a region by {self.by}; give the thing as region=.")
-        thing = run.once("thing", lambda: region.row(0))
-        if any(region.row(row) != thing for row in range(len(region))):
-            raise InputError("pixelman moves one thing a call; give one region for all edits.")
-        moved = thing | thing.moved(*self.by)
-        return Region(moved.amount.expand(len(region), -1, -1))
+        return displaced(run, region, self.by, self.name)
 
     def times(self, run: Run) -> TimeGrid:
         whole = run.whole_grid(self.num_steps)
@@ -90,18 +79,15 @@ class PixelMan(Editor):
         if not any(self.by):
             return 1.0
         made = run.source.fingerprint
-        placed = self._thing(run).moved(*self.by).feather(self.seam).padded((made.height, made.width))
+        placed = thing_of(run).moved(*self.by).feather(self.seam).padded((made.height, made.width))
         size = run.clean.shape[-2], run.clean.shape[-1]
         return (~placed).latents(size).to(run.clean)
-
-    def _thing(self, run: Run) -> Region:
-        return run.once("thing", lambda: Region.nowhere(self.model.default_size))  # there since `acting`
 
     def _collage(self, run: Run) -> Latents:
         return run.once("collage", lambda: self._drawn(run)) if any(self.by) else run.clean
 
     def _drawn(self, run: Run) -> Latents:
-        source, made, thing = run.source, run.source.fingerprint, self._thing(run)
+        source, made, thing = run.source, run.source.fingerprint, thing_of(run)
         pixels = source.images if source.given is None else source.given
         shifted = pixels.roll((self.by[1], self.by[0]), dims=(-2, -1))
         emptied = filled(pixels, thing.amount[:, None].to(pixels))

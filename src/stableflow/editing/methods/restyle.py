@@ -24,7 +24,7 @@ class Restyle(Holding):
 
     Args:
         strength: How far values take the reference's statistics over, in [0, 1]; 1 when None.
-        reference: A source of the same size and flow times; `stableflow.restyle` makes it of a picture.
+        style: The reference, a source of the same size and flow times; `stableflow.restyle` makes it of a picture.
         kv_memory: Where keys and values of both are: "auto", "device", "cpu" or "disk".
 
     Source: statistics as a style are Huang and Belongie's (ICCV 2017), arXiv:1703.06868; there of a convolutional net.
@@ -32,7 +32,7 @@ class Restyle(Holding):
 
     name: ClassVar[str] = "restyle"  # in no registry: it needs a second picture, which no recipe and no flag holds
 
-    reference: Source | None = None
+    style: Source | None = None
     kv_memory: KVMemory = "auto"
 
     def recording(self) -> Recording:
@@ -51,16 +51,16 @@ class Restyle(Holding):
         return [*super().interventions(run), MatchStatistics(range(len(self.model.layers)), store, weight=weight)]
 
     def settings(self) -> dict[str, Any]:
-        own = {name: as_json(getattr(self, name)) for name in self.setting_names() if name != "reference"}
-        return own | {"reference": None if self.reference is None else self.reference.fingerprint.as_json()}
+        own = {name: as_json(getattr(self, name)) for name in self.setting_names() if name != "style"}
+        return own | {"style": None if self.style is None else self.style.fingerprint.as_json()}
 
     def _checked(self, run: Run) -> Source:
-        if not isinstance(self.reference, Source):
+        if not isinstance(self.style, Source):
             raise InputError(
                 "restyle takes its style from a reference picture, and has none: use stableflow.restyle(editor, "
                 "source, picture, showing=...) or `stableflow restyle --reference FILE`."
             )
         made = run.source.fingerprint
         names = ("checkpoint", "dtype", "height", "width", "times", "modifications")
-        self.reference.fingerprint.require(**{name: getattr(made, name) for name in names})
-        return self.reference
+        self.style.fingerprint.require(**{name: getattr(made, name) for name in names})
+        return self.style

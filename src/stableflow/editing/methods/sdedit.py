@@ -45,9 +45,6 @@ class SDEdit(Editor):
     def times(self, run: Run) -> TimeGrid:
         return run.whole_grid(self.num_steps).since(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         return z + (t1 - t0) * run.of_edits(self.guidance_scale)(z, t0)
 

@@ -11,7 +11,6 @@ from stableflow.editing.holding import Holding
 from stableflow.editing.making import Recording
 from stableflow.editing.memory import KVMemory
 from stableflow.editing.methods.steerflow import changing
-from stableflow.editing.on_path import shares_batch
 from stableflow.editing.policy import Hold, Policy
 from stableflow.editing.run import Run
 from stableflow.flow.schedule import ALWAYS, NEVER
@@ -55,8 +54,7 @@ class Steered(Holding):
         return Policy(held, NEVER if run.region is None else ALWAYS)
 
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
-        path, made, guidance = run.source.path, run.source.fingerprint, self.guidance(run)
-        velocity = run.of_both(made.guidance_scale, guidance) if shares_batch(run) else run.of_edits(guidance)
+        path, velocity = run.source.path, run.once("velocities", lambda: self.velocities(run))
         source = (path.at(t1) - path.at(t0)) / (t1 - t0)
         ahead = velocity(z + path.offsets.get(t0, 0.0), t0) - source
         along = torch.cosine_similarity(source + ahead, source.expand_as(ahead), dim=1).mean((1, 2))[

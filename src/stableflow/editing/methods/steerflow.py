@@ -51,9 +51,6 @@ class SteerFlow(Editor):
         whole = run.whole_grid(self.num_steps)
         return whole if self.strength is None else whole.share(self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         own = (self.held(run, t1) - self.held(run, t0)) / (t1 - t0)
         turn = run.of_edits(self.guidance_scale)(z, t0) - own

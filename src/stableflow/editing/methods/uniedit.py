@@ -46,9 +46,6 @@ class UniEdit(Editor):
     def times(self, run: Run) -> TimeGrid:
         return run.whole_grid(self.num_steps).share(self.share if self.strength is None else self.strength)
 
-    def start(self, run: Run) -> Latents:
-        return run.rows(self.held(run, run.grid.times[0]))
-
     def step(self, run: Run, z: Latents, t0: float, t1: float) -> Latents:
         own, wished = under_both(run, z, t0, self.guidance_scale)
         turn = wished - own

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stableflow.editing.methods.stable_flow import StableFlow
     from stableflow.editing.moves import Move
     from stableflow.editing.moving import move
+    from stableflow.editing.restyling import restyle
     from stableflow.editing.result import EditResult
     from stableflow.editing.source import Source
     from stableflow.editing.turns import Session
@@ -47,6 +48,7 @@ _HOMES = {
     "stableflow.editing.features": ["Features", "features"],
     "stableflow.editing.moves": ["Move"],
     "stableflow.editing.moving": ["move"],
+    "stableflow.editing.restyling": ["restyle"],
     "stableflow.editing.result": ["EditResult"],
     "stableflow.editing.source": ["Source"],
     "stableflow.editing.turns": ["Session"],
@@ -119,6 +121,7 @@ __all__ = [
     "load_image",
     "measure_vitality",
     "move",
+    "restyle",
     "to_pil",
     "wrap",
 ]

@@ -11,6 +11,7 @@ from stableflow.editing import EDITORS
 
 QUICK = {
     "stable-flow": ["layers=[0,3]"],
+    "alike": ["layers=[0,3]"],
     "reprompt": [],
     "cyclic": ["cycles=1"],
     "dragon": ["num_steps=4", "layers=[0,3]"],

@@ -60,3 +60,15 @@ def test_a_row_is_measured_and_goes_on(command, tmp_path):
     cells = {path: path.read_bytes() for path in (tmp_path / "b/cells").iterdir()}
     assert command(*run)[0] == 0 and all(path.read_bytes() == content for path, content in cells.items())
     assert command("bench", "tasks", "-q")[0] == 2
+
+
+def test_the_style_of_a_picture(command, tmp_path):
+    Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(tmp_path / "drawing.png")
+    style = ("--reference", "drawing.png", "--showing", "a sketch of a cat")
+    code, _, err = command("restyle", *SOURCE, *STEPS, *style, "--out", "o")
+    assert code == 0, err
+    told = json.loads(Image.open(tmp_path / "o/edit_1.png").info["stableflow"])["editor"]
+    assert told["name"] == "restyle" and told["style"]["prompt"] == "a sketch of a cat"
+    assert not np.array_equal(pixels(tmp_path / "o/edit_1.png"), pixels(tmp_path / "o/source.png"))
+    code, _, err = command("restyle", *SOURCE, *STEPS, "--out", "o2")
+    assert code == 2 and "--reference" in err and "--showing" in err

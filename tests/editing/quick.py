@@ -14,6 +14,7 @@ PROMPT, EDITS = "a red dog", ["a blue dog", "a red cat sitting on the grass"]
 QUICK = {
     "stable-flow": {"layers": [0, 3]},
     "reprompt": {},
+    "alike": {"layers": [0, 3]},
     "brushes": {},
     "direct-inversion": {"layers": [0, 3]},
     "edit-friendly": {"num_steps": 4, "skip": 1},

@@ -19,9 +19,10 @@ FROM_PICTURE = ["sdedit", "flowedit", "rf-inversion", "rf-solver-edit", "ddcm", 
 FROM_PICTURE += ["dnaedit", "flowalign", "guide-rescale", "polish", "steerflow", "uniedit"]
 FROM_PICTURE += ["dragon", "sam-flow", "two-models"]
 ALL = ["stable-flow", "reprompt", "direct-inversion", "kv-edit", "lomoe", "brushes", "move", "steered", "cyclic"]
-ALL += ["freqedit", *FROM_PICTURE]
+ALL += ["alike", "freqedit", *FROM_PICTURE]
 ELSEWHERE = ["npi", "null-text"]  # not for FLUX.1, which has no negative prompt: test_npi.py, test_newer.py
 SETTINGS = {
+    "alike": {"layers": LAYERS},
     "stable-flow": {"layers": LAYERS},
     "flowedit": {"num_steps": 6, "n_max": 5},
     "edit-friendly": {"num_steps": 6, "skip": 1},

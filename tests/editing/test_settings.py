@@ -29,7 +29,7 @@ SETTINGS = {
     "by": (8, 0), "seam": 1, "moves": [{"region": "box:0,2,8,8", "dy": 4.0}], "way": "collage", "pasted": False,
     "words": 0.5, "scale": 1.0, "low": 0.1, "high": 0.5, "depth": 0.9, "steps": 3, "size": 0.1,
     "alpha": 2.0, "masked": False, "cycles": 3, "plain": False, "stay": ("dog",), "base": 0.5, "levels": 1, "back": 2,
-    "mix": 0.2, "until": 0.8,
+    "mix": 0.2, "until": 0.8, "statistics": 0.4,
 }  # fmt: skip
 REFUSED = {
     "negative": ("in the snow", "takes no negative prompt"), "source_adapter": (0.5, "no adapter"),

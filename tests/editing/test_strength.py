@@ -20,6 +20,7 @@ SETTINGS = {
     "flowedit": {"num_steps": STEPS, "n_max": STEPS},
     "stable-flow": {},
     "reprompt": {},
+    "alike": {},
     "brushes": {},
     "direct-inversion": {},
     "edit-friendly": {"num_steps": STEPS, "skip": 0},

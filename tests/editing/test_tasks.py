@@ -1,5 +1,7 @@
 """Tasks: by name, on the command line, in recipes; what each chooses is what its edits do."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from quick import EDITS, drawn, gap, make
@@ -140,3 +142,35 @@ def test_shift_finds_by_how_much_a_picture_lies_beside_another():
     picture = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     moved = torch.cat([picture.roll((3, -5), (2, 3)), picture])
     assert shift(picture, moved) == [(-5, 3), (0, 0)]
+
+
+def test_latents_are_freed_by_latent_pixels_and_the_rest_of_their_token_is_the_sources(editor, source):
+    side, cell = editor.model.pixel_multiple, 16 // source.latents.shape[-1]
+    ragged = Region.box(0, 0, side + 1, 16, size=(16, 16))
+    fine, whole = (
+        editor.edit(source, EDITS, policy=replace(POLICIES["region"], fine=fine), region=ragged, exact=False).latents
+        for fine in (True, False)
+    )
+    first = -(-(side + 1) // cell)
+    half = (..., slice(first, 2 * side // cell))
+    assert half[1].start < half[1].stop
+    assert gap(fine[half], source.latents[half].expand_as(fine[half])) <= 1e-6
+    assert gap(whole[half], source.latents[half].expand_as(whole[half])) > 1e-3
+    assert gap(fine[..., :first], source.latents[..., :first].expand_as(fine[..., :first])) > 1e-3
+    assert torch.equal(fine, editor.edit(source, EDITS, policy="region", region=ragged, exact=False).latents)
+
+
+def test_edits_that_stop_half_way_are_drawn_again_in_a_wider_place(editor, source, monkeypatch):
+    wish = "a blue dog"
+    monkeypatch.setattr("stableflow.editing.again.TOO_LITTLE", -9.0)
+    enough = editor.edit(source, wish, task="replace")
+    assert "again" not in enough.recipe
+    monkeypatch.setattr("stableflow.editing.again.TOO_LITTLE", 9.0)
+    again = editor.edit(source, wish, task="replace")
+    first, second = (result.region.amount > 0 for result in (enough, again))
+    assert bool((second | ~first).all()) and again.recipe["again"]["cut"] == 9.0
+    assert again.recipe["nfe"]["edit"] > enough.recipe["nfe"]["edit"]
+    said = editor.edit(source, wish, task="replace", region=again.recipe["region"])
+    assert torch.equal(said.latents, again.latents) and "again" not in said.recipe
+    box = Edit(wish, region=BOX)
+    assert "again" not in editor.edit(source, box, task="replace").recipe, "what is drawn by hand is left alone"

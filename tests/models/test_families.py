@@ -462,7 +462,7 @@ def test_hooks_that_only_move_weights_are_no_hindrance():
         pass
 
 
-LAYERED = ("direct-inversion", "guide-rescale", "dragon")
+LAYERED = ("alike", "direct-inversion", "guide-rescale", "dragon")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ FRONTS: Mapping[str, Mapping[str, Any]] = {
     "rf-solver-edit": {"dial": ("inject_steps", (6, 3, 1))},
 }
 """Where an editor is measured otherwise than at `STRENGTHS` everywhere in the picture."""
-LEFT_OUT = ("move", "dragon")  # they are told where things go, not what should be different
+LEFT_OUT = ("move", "dragon", "alike")  # told where things go, or drawing other pictures: no word is changed
 
 
 @SETTINGS.register("editors")

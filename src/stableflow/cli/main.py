@@ -22,6 +22,7 @@ from stableflow.cli import (
     maps,
     models,
     move,
+    restyle,
     scenes,
     serve,
     session,
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.command("edit")(edit.edit)
 app.command("batch")(batch.batch)
 app.command("move")(move.move)
+app.command("restyle")(restyle.restyle)
 app.command("invert")(invert.invert)
 app.add_typer(session.app, name="session")
 app.command("editors")(editors.editors)

@@ -2,6 +2,7 @@
 
 from stableflow.editing import finding
 from stableflow.editing.base import EDITORS, Editor, editor
+from stableflow.editing.methods.alike import Alike
 from stableflow.editing.methods.brushes import Brushes
 from stableflow.editing.methods.cyclic import Cyclic
 from stableflow.editing.methods.ddcm import DDCM
@@ -38,6 +39,7 @@ __all__ = [
     "EDICT",
     "EDITORS",
     "TASKS",
+    "Alike",
     "Brushes",
     "Cyclic",
     "DNAEdit",

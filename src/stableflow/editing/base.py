@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stableflow.checks import check_flag, check_steps
+from stableflow.editing.again import drawn_again
 from stableflow.editing.checked import check_callback, check_editor, checked_size
 from stableflow.editing.least import AUTO, least_change
 from stableflow.editing.making import Recording, Sampling, check_noise, draw, encode, find_path
@@ -44,8 +45,7 @@ class Editor(Settable, ABC):
 
     Args:
         model: From `load` or `wrap`.
-        strength: The one dial that every editor understands: 0 is the source itself, 1 the freest edit. None leaves
-            the method at its own settings; what a method makes of it stands at its class.
+        strength: The one dial of every editor: 0 is the source, 1 the freest edit; None the method's own settings.
         negative: What classifier-free guidance leads away from; the family's own negative prompt if None.
     """
 
@@ -85,8 +85,7 @@ class Editor(Settable, ABC):
             reference: Pictures that its passes and its edits' read, of a model that was trained with them (Kontext).
             callback: Told of every finished step; what it raises ends the run at once.
 
-        Raises:
-            InputError: A setting is out of range.
+        Raises InputError where a setting is out of range.
         """
         size = checked_size(self.model, height, width)
         check_callback(callback)
@@ -94,10 +93,8 @@ class Editor(Settable, ABC):
         check_noise(self.model, seed, latents, size)
         conditioning = source_prompt(self.model, prompt, negative=self.negative, reference=reference)
         with torch.no_grad():
-            return draw(
-                self.model, conditioning, how, self.recording(),
-                seed=seed, latents=latents, size=size, callback=callback,
-            )  # fmt: skip
+            drawn = {"seed": seed, "latents": latents, "size": size, "callback": callback}
+            return draw(self.model, conditioning, how, self.recording(), **drawn)
 
     def invert(
         self,
@@ -127,8 +124,7 @@ class Editor(Settable, ABC):
                 any of these four is given.
             guidance_scale, height, width: Of the source's own passes; in pixels, the picture's own by default.
 
-        Raises:
-            ImageError, InputError: The picture cannot be read; a setting is out of range or goes with no other.
+        Raises ImageError or InputError where the picture cannot be read, or a setting is out of range.
         """
         given = (solver, num_steps, nudge_scale, inversion)
         check_callback(callback)
@@ -148,7 +144,7 @@ class Editor(Settable, ABC):
         inversion: str | None = None,
         guidance_scale: float | None = 1.0,
     ) -> Sampling:
-        """Return how pictures are inverted: what is given, and the speed preset for the rest."""
+        """Return how pictures are inverted: as given, else by the speed preset."""
         speed = self.speed()
         chosen = make_solver(speed.solver if solver is None else solver)
         way = speed.inversion if inversion is None else inversion
@@ -176,7 +172,7 @@ class Editor(Settable, ABC):
         Args:
             source: Of any editor over the same checkpoint.
             prompts: One or more edited prompts, `Edit`s with a region or guidance of their own, or a conditioning.
-            region: Where the edits may act: a `Region`, or "mask:FILE", "word:dog" and so on (`REGIONS`).
+            region: Where they may act: a `Region`, or "mask:FILE", "word:dog" and so on (`REGIONS`).
             keep: Words of the source's prompt whose places must stay, instead of a region.
             task: What is wanted ("remove": `TASKS`), which chooses the editor, its settings and the region to look for.
             together: The edits make one picture, each in its own region (`Edit(prompt, region=...)`), the last on top.
@@ -186,17 +182,17 @@ class Editor(Settable, ABC):
             settings: This editor's own; strength="auto" finds the least that makes each edit.
 
         Raises:
-            FingerprintError: The source belongs to another checkpoint or dtype.
-            InputError, NumericsError: A setting is out of range, the region does not fit; a step gave NaN or infinity.
+            FingerprintError, InputError: The source is of another checkpoint; a setting is out of range.
+            NumericsError: A step gave NaN or infinity.
         """
         wanted, auto, region = as_task(task), settings.get("strength") == AUTO, all_but(keep, region)
         settings = {n: value for n, value in settings.items() if not auto or n != "strength"}
         editor = self.having(**settings) if wanted is None else self.doing(wanted, settings)
         exact = check_flag("exact", (wanted is None or wanted.exact) if exact is None else exact)
         check_callback(callback)
+        how = dict(region=region, task=wanted, together=together, exact=exact, reference=reference, callback=callback)
         if auto:
-            how = {"region": region, "task": wanted, "together": together, "exact": exact, "reference": reference}
-            return least_change(editor, source, prompts, how | {"callback": callback})
+            return least_change(editor, source, prompts, how)
         with torch.no_grad():
             run = Run(editor, source, prompts, region=region, together=together, task=wanted, reference=reference)
             if editor.strength == 0:
@@ -204,13 +200,13 @@ class Editor(Settable, ABC):
             run.source = editor.prepared(run)
             with run.attached(editor.interventions(run)):
                 latents = walk(run.step, editor.start(run), run.grid, callback=callback)
-            return run.result(editor.finish(run, latents), exact=exact)
+            result = run.result(editor.finish(run, latents), exact=exact)
+        return drawn_again(self, source, prompts, run, result, {**settings, **how})
 
     def doing(self, task: Task, settings: Mapping[str, Any]) -> "Editor":
         """Return the editor of a task: its settings, and over them those of the call; what all share is taken along.
 
-        Raises:
-            InputError, UnknownNameError: A setting contradicts the task, or the task's editor has no such one.
+        Raises InputError or UnknownNameError where a setting contradicts the task, or its editor has no such one.
         """
         task.check(settings)
         kind, chosen = EDITORS[task.editor], {**task.settings, **settings}
@@ -252,8 +248,12 @@ class Editor(Settable, ABC):
         return run.source.path.at(t)
 
     def pinned(self, run: Run) -> Schedule:
-        """Return how far what lies outside a region is put back after a step."""
+        """Return how far a region's outside is put back after a step."""
         return ALWAYS
+
+    def finely(self, run: Run) -> bool:
+        """Return whether a region frees latents by latent pixels, not by whole tokens."""
+        return False
 
     def prepared(self, run: Run) -> Source:
         """Return the source with all that `start` and `step` ask of it."""

@@ -71,6 +71,8 @@ def why_all(run: Run, plan: Policy, solver: Solver) -> str | None:
         return "there is no region"
     if not any(_replaces_outside(run, hold) for hold in plan.hold):
         return "not all layers are held outside the region, at full weight and at all times"
+    if any(hold.band == "low" for hold in plan.hold):
+        return "a low band is held, which is made of neighbouring tokens"
     if not _is_one(plan.pin):
         return "latents outside the region are not put back on the source's path after every step"
     if run.source.store is None:
@@ -86,7 +88,7 @@ def why_all(run: Run, plan: Policy, solver: Solver) -> str | None:
 def _replaces_outside(run: Run, hold: Any) -> bool:
     layers = set(resolve_layers(run.model, hold.layers))
     everything = layers == set(range(len(run.model.layers))) and set(hold.parts) == set(PARTS)
-    return everything and hold.where in ("outside", "everywhere") and _is_one(hold.weight)
+    return hold.band == "all" and everything and hold.where in ("outside", "everywhere") and _is_one(hold.weight)
 
 
 def _is_one(schedule: Schedule) -> bool:

@@ -10,6 +10,7 @@ from stableflow.editing.looking import (
     nearest,
     noised,
     on_path,
+    outline_differs,
     split_words,
     where_differs,
 )
@@ -22,13 +23,14 @@ from stableflow.types import Latents
 @REGIONS.register("word")
 def of_word(run: Asked, details: str) -> Region:
     """Where words of the source's prompt show: "word:dog", "word:red hat". Found by leaving them out."""
-    prompt, wanted = run.source.conditioning.prompts[0], re.findall(r"\w+", details.lower())
-    words = re.findall(r"\w+", prompt.lower())
-    missing = [word for word in wanted if word not in words]
-    if missing or not wanted:
-        raise unknown_name("word of the source's prompt", missing[0] if missing else details, dict.fromkeys(words))
-    without = re.sub(rf"\b({'|'.join(wanted)})\b", "", prompt, flags=re.IGNORECASE)
-    return _without(run, [" ".join(without.split())])
+    return _without(run, [_left(run, details)])
+
+
+@REGIONS.register("shape")
+def of_shape(run: Asked, details: str) -> Region:
+    """The outline of where words of the source's prompt show, by the picture's colours: "shape:dog"."""
+    others = run.model.encode_prompt([_left(run, details)])
+    return outline_differs(run, run.source.conditioning, others, on_path(run))
 
 
 @REGIONS.register("keep")
@@ -69,16 +71,17 @@ def of_rewritten(run: Any, details: str) -> Region:
     take_none("rewritten", details)
     source, drafts = run.source.conditioning.prompts[0], dict[float, Latents]()
     free = run.editor.having(policy="free", strength=None)
-    free.edit(run.source, run.edits, callback=lambda record: drafts.update({record.t1: record.latents}))
+    drawn = free.edit(run.source, run.edits, callback=lambda record: drafts.update({record.t1: record.latents}))
+    run.once("draft", lambda: drawn.latents.to(run.clean))
     states = [(t, drafts[t][-len(run.edits) :]) for t in nearest([t for t in drafts if t > 0])]
     found = []
     for row, edited in enumerate(run.edits.prompts):
         (kept, gained), lost = split_words(edited, source), split_words(source, edited)[1]
         here = Region.nowhere(size_of(run))
         if gained:
-            drawn = [(t, z[[row]]) for t, z in states]
+            shown = [(t, z[[row]]) for t, z in states]
             encode = run.model.encode_prompt
-            here |= where_differs(run, encode([edited]), encode([" ".join(kept)]), drawn)
+            here |= where_differs(run, encode([edited]), encode([" ".join(kept)]), shown)
         if lost:
             here |= _without(run, [" ".join(kept)])
         found.append(here.amount)
@@ -97,6 +100,17 @@ def of_foreground(run: Asked, details: str) -> Region:
     """Where the source's prompt says more than an empty one: what it names."""
     take_none("foreground", details)
     return _without(run, [""])
+
+
+def _left(run: Asked, words: str) -> str:
+    """The source's prompt without these words."""
+    prompt, wanted = run.source.conditioning.prompts[0], re.findall(r"\w+", words.lower())
+    known = re.findall(r"\w+", prompt.lower())
+    missing = [word for word in wanted if word not in known]
+    if missing or not wanted:
+        raise unknown_name("word of the source's prompt", missing[0] if missing else words, dict.fromkeys(known))
+    without = re.sub(rf"\b({'|'.join(wanted)})\b", "", prompt, flags=re.IGNORECASE)
+    return " ".join(without.split())
 
 
 def _without(run: Asked, others: list[str]) -> Region:

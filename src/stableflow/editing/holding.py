@@ -37,6 +37,9 @@ class Holding(OnPath, ABC):
     def pinned(self, run: Run) -> Schedule:
         return self.plan(run).pin
 
+    def finely(self, run: Run) -> bool:
+        return self.plan(run).fine
+
     def held_layers(self, run: Run) -> tuple[int, ...]:
         """Return the layers of which something is held, in order."""
         return tuple(
@@ -85,9 +88,9 @@ class Holding(OnPath, ABC):
     def blend(self, run: Run, hold: Hold) -> Blend:
         """Return how strongly and where something is held; every token that the region touches is inside it."""
         if hold.where == "everywhere" or run.region is None:
-            return Blend(hold.weight)
+            return Blend(hold.weight, low=hold.band == "low")
         inside = run.whole_region
-        return Blend(hold.weight, region=inside if hold.where == "inside" else ~inside)
+        return Blend(hold.weight, region=inside if hold.where == "inside" else ~inside, low=hold.band == "low")
 
     def _intervention(self, run: Run, hold: Hold) -> Intervention:
         layers, store, blend = resolve_layers(self.model, hold.layers), run.source.store, self.blend(run, hold)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stableflow.editing.otsu import otsu_threshold
 from stableflow.editing.passes import standard_noise
+from stableflow.editing.shape import outlined
 from stableflow.editing.where import Asked, size_of
 from stableflow.models.base import Conditioning
 from stableflow.region import Region
@@ -58,13 +59,26 @@ def where_differs(run: Asked, prompt: Conditioning, others: Conditioning, states
 
     Source: the mask of DiffEdit (Couairon et al., ICLR 2023, arXiv:2210.11427), over velocities.
     """
+    cells = [F.adaptive_avg_pool2d(gap, grid_of(run)) for gap in _gaps(run, prompt, others, states)]
+    return Region(torch.cat([of_tokens(run, _high(cell)).amount for cell in cells]))
+
+
+def _gaps(
+    run: Asked, prompt: Conditioning, others: Conditioning, states: States
+) -> list[Float[Tensor, "1 latent_height latent_width"]]:
+    """Return |v(prompt) - v(other)|, the mean over channels summed over states, for each other prompt."""
     both, rows = Conditioning.concat([prompt, others]), len(others)
     total: Tensor | float = 0.0
     for t, z in states:
         velocity = run.velocity(z.expand(1 + rows, -1, -1, -1), t, both, run.scale(None))
         total = total + (velocity[1:] - velocity[:1]).abs().mean(1, keepdim=True)
-    cells = F.adaptive_avg_pool2d(torch.as_tensor(total), grid_of(run)).float().cpu()
-    return Region(torch.cat([of_tokens(run, _high(cell)).amount for cell in cells]))
+    return list(torch.as_tensor(total).float().cpu())
+
+
+def outline_differs(run: Asked, prompt: Conditioning, others: Conditioning, states: States) -> Region:
+    """Return the outline of where |v(prompt) - v(other)| is large, by the colours of the source's picture."""
+    roots = [_smoothed(gap.sqrt()) for gap in _gaps(run, prompt, others, states)]
+    return Region(outlined(torch.cat(roots), run.source.images))
 
 
 def of_tokens(run: Asked, inside: Float[Tensor, "1 token_rows token_columns"]) -> Region:
@@ -85,6 +99,9 @@ def _high(values: Float[Tensor, "1 token_rows token_columns"]) -> Float[Tensor, 
     Square roots are split, each token's own and its neighbourhood's mean alike: of the values themselves, the few
     largest would set the threshold and leave half of what is looked for outside (docs/log.md).
     """
-    roots = values.sqrt()
-    roots = (roots + F.avg_pool2d(roots, 3, stride=1, padding=1, count_include_pad=False)) / 2
+    roots = _smoothed(values.sqrt())
     return (roots > otsu_threshold(roots.flatten())).float()
+
+
+def _smoothed(values: Float[Tensor, "1 rows columns"]) -> Float[Tensor, "1 rows columns"]:
+    return (values + F.avg_pool2d(values, 3, stride=1, padding=1, count_include_pad=False)) / 2

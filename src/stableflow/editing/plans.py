@@ -54,7 +54,7 @@ def blend_by_row(
         weights = weights_by_row(run, strength)
         return Blend(hold.weight, weights if token_mask is None else weights * token_mask)
     if hold.where == "everywhere" or run.region is None:
-        return Blend(hold.weight, token_mask)
+        return Blend(hold.weight, token_mask, low=hold.band == "low")
     return None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stableflow.checks import check_choice, check_count
+from stableflow.checks import check_choice, check_count, check_flag
 from stableflow.editing.dial import dial_weight
 from stableflow.errors import InputError
 from stableflow.flow.schedule import ALWAYS, NEVER, Schedule, as_schedule
@@ -22,12 +22,14 @@ class Hold:
         parts: Keys, values, or both.
         where: "everywhere", or "inside" or "outside" the edit's region.
         weight: 1 replaces, 0 leaves alone, by flow time.
+        band: "low" takes what the source shows without how it looks: `interventions.blend.low_band`.
     """
 
     layers: str | tuple[int, ...] = "vital"
     parts: tuple[Part, ...] = PARTS
     where: Literal["everywhere", "inside", "outside"] = "everywhere"
     weight: Schedule = ALWAYS
+    band: Literal["all", "low"] = "all"
 
     def __post_init__(self) -> None:
         check_parts(self.parts)
@@ -38,6 +40,7 @@ class Hold:
                 raise InputError(f"layers must be 'vital', 'all' or layer numbers, got {short(self.layers)}.")
             numbers = tuple(check_count(f"layers[{i}]", layer, 0) for i, layer in enumerate(self.layers))
             object.__setattr__(self, "layers", numbers)
+        check_choice("band", self.band, ["all", "low"])
         check_choice("place to hold (where)", self.where, ["everywhere", "inside", "outside"])
         if not all(0.0 <= value <= 1.0 for value in self.weight.values):
             raise InputError(f"weight must lie in [0, 1] (1 injects fully), got {self.weight}.")
@@ -51,11 +54,13 @@ class Policy:
         hold: Keys and values that are read from the source.
         pin: How far latents outside the region are put back on the source's path after a step, 0 to 1, by flow time.
         edge: Whether tokens that lie half inside the region are free, or held.
+        fine: Whether the region frees latents by latent pixels, and keys and values alone by whole tokens.
     """
 
     hold: tuple[Hold, ...] = ()
     pin: Schedule = NEVER
     edge: Literal["free", "held"] = "free"
+    fine: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pin", as_schedule(self.pin, "pin"))
@@ -70,15 +75,16 @@ class Policy:
 POLICIES: dict[str, Policy] = {
     "keep": Policy((Hold("vital"),)),
     "free": Policy(),
-    "region": Policy((Hold("all", where="outside"),), pin=ALWAYS),
+    "region": Policy((Hold("all", where="outside"),), pin=ALWAYS, fine=True),
     "background": Policy((Hold("all", where="outside"),), edge="held"),
-    "look": Policy((Hold("all", parts=("key",)),)),
+    "look": Policy((Hold("all", parts=("key",)), Hold("all", parts=("value",), band="low"))),
     "freeflux-pose": Policy((Hold((0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56)),)),
     "freeflux-add": Policy((Hold((1, 2, 4, 26, 30, 54, 55)),)),
     "freeflux-background": Policy((Hold("all", ("value",), "outside", Schedule.window(0.3, 1.0)),)),
 }
 """By name: the paper's injection, none, all layers outside a region with the region's own tokens free, the same
-without putting latents back, for what stands before another background, and keys alone, for another look.
+without putting latents back, for what stands before another background, and keys with the low band of values, for
+another look.
 
 The last three are FreeFlux's (Wei et al., ICCV 2025, arXiv:2503.16153), by the layers of its release: those of FLUX.1's
 57 that go by content let a pose change, those that go by position let a thing be added; values alone hold what stands
@@ -128,7 +134,7 @@ def _from_json(values: Mapping[str, Any]) -> Policy:
     try:
         if not values:
             raise ValueError("it is empty")
-        unknown = set(values) - {"hold", "pin", "edge"}
+        unknown = set(values) - {"hold", "pin", "edge", "fine"}
         if unknown:
             raise ValueError(f"it has no {short(sorted(map(str, unknown)))}")
         holds = [dict(hold) for hold in values.get("hold", ())]
@@ -136,7 +142,8 @@ def _from_json(values: Mapping[str, Any]) -> Policy:
             hold |= {name: tuple(hold[name]) for name in ("layers", "parts") if isinstance(hold.get(name), list)}
             hold["weight"] = as_schedule(hold.get("weight", 1.0))
         pin, edge = as_schedule(values.get("pin", 0.0)), values.get("edge", "free")
-        return Policy(tuple(Hold(**hold) for hold in holds), pin, edge)
+        fine = check_flag("fine", values.get("fine", False))
+        return Policy(tuple(Hold(**hold) for hold in holds), pin, edge, fine)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"This is no policy: {error}. It has hold (layers, parts, where, weight), pin and edge."

@@ -51,6 +51,7 @@ class Method(Protocol):
     def step(self, run: "Run", z: Latents, t0: float, t1: float) -> Latents: ...
     def held(self, run: "Run", t: float) -> Latents: ...
     def pinned(self, run: "Run") -> Schedule: ...
+    def finely(self, run: "Run") -> bool: ...
     def settings(self) -> dict[str, Any]: ...
     def shown(self, run: "Run", images: Images) -> tuple[Images, Region]: ...
     def notes(self, run: "Run") -> dict[str, Any]: ...
@@ -68,9 +69,7 @@ class Run:
         task: What the editor was chosen for.
         reference: Pictures that the edits' passes read, where the model was trained with them; else the source's own.
 
-    Raises:
-        FingerprintError: The source belongs to another checkpoint or dtype.
-        InputError: There is no prompt, one is empty, or a region does not fit.
+    Raises FingerprintError for a source of another checkpoint or dtype, InputError for wishes that do not fit.
     """
 
     def __init__(
@@ -231,11 +230,12 @@ class Run:
 
     @cached_property
     def free(self) -> Float[Tensor, "edits 1 latent_height latent_width"]:
-        """1 at latents of tokens that the region touches, 0 elsewhere; 1 everywhere without a region."""
+        """1 at latents of tokens that the region touches, or at those that it touches itself; 1 without a region."""
         if self.region is None:
             return self.rows(torch.ones_like(self.clean[:, :1]))
-        whole = self.whole_region
-        return whole.latents((self.clean.shape[-2], self.clean.shape[-1])).to(self.model.device)
+        made, fine = self.source.fingerprint, self.editor.finely(self)
+        region = self.region.padded((made.height, made.width)) if fine else self.whole_region
+        return region.latents((self.clean.shape[-2], self.clean.shape[-1]), "any").to(self.model.device)
 
     @cached_property
     def whole_region(self) -> Region:

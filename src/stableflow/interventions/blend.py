@@ -5,12 +5,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from stableflow.errors import InputError, TokenLayoutError
 from stableflow.flow.schedule import Schedule, as_schedule, as_window
+from stableflow.interventions.moments import matched
 from stableflow.models.base import TokenLayout
 from stableflow.region import Region
 
@@ -30,6 +32,7 @@ class Blend:
             pixels. What an edit may change is the region, so that what is held of its source is `~region`.
         reads: For each image token the one of the source that it takes; its own when None. Keys are met before they
             are turned to their position, so that a key which is taken from elsewhere is turned to where it is read.
+        low: Only the low band of the source is taken, at the statistics of the edit: see `low_band`.
     """
 
     weight: float | Schedule = 1.0
@@ -37,6 +40,7 @@ class Blend:
     t_window: tuple[float, float] = WHOLE_FLOW
     region: Region | None = None
     reads: Int[Tensor, " image_tokens"] | None = None
+    low: bool = False
 
     def __post_init__(self) -> None:
         if not all(0.0 <= value <= 1.0 for value in self.schedule.values):
@@ -55,7 +59,7 @@ class Blend:
     def replaces(self) -> bool:
         """Whether, where it acts, nothing of the edit's own is left."""
         values = set(self.schedule.values)
-        everywhere = self.token_mask is None and self.region is None and self.reads is None
+        everywhere = self.token_mask is None and self.region is None and self.reads is None and not self.low
         return self.schedule.is_stepped and 1.0 in values <= {0.0, 1.0} and everywhere
 
     def acts_at(self, t: float) -> bool:
@@ -81,6 +85,8 @@ class Blend:
         """Return the blended features; exactly the source's where the amount is 1, exactly their own where 0."""
         if self.reads is not None:
             source = source[:, self._checked_reads(layout)]
+        if self.low:
+            source = low_band(features, source, (layout.image_rows, layout.image_columns))
         source, weight = source.expand_as(features), self.schedule(t)
         where = self._amounts(layout, rows=features.shape[0])
         if where is None:
@@ -124,6 +130,22 @@ class Blend:
                 f"{grid[0]} x {grid[1]} image tokens. Give one map, or one an edit."
             )
         return where
+
+
+def low_band(
+    features: Float[Tensor, "edits image_tokens dim"],
+    source: Float[Tensor, "1 image_tokens dim"],
+    grid: tuple[int, int],
+) -> Float[Tensor, "edits image_tokens dim"]:
+    """Return features whose low band is the source's: x + low(s' - x), s' the source at the mean and spread of x.
+
+    Low is the mean over 3 x 3 tokens. What differs from token to token stays the edit's own, and so does how strong
+    each channel is: what a picture shows is taken, and not how it looks.
+    """
+    gap = matched(source.expand_as(features), features) - features
+    cells = rearrange(gap, "edits (rows columns) dim -> edits dim rows columns", rows=grid[0])
+    low = F.avg_pool2d(cells, 3, stride=1, padding=1, count_include_pad=False)
+    return features + rearrange(low, "edits dim rows columns -> edits (rows columns) dim")
 
 
 def _checked_mask(mask: Tensor | np.ndarray) -> Tensor:

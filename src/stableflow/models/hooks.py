@@ -23,15 +23,17 @@ class Division:
 
     Args:
         computed, left_out: Their places in the grid, row by row, rising; together all.
+        of: All image tokens, where some are computed and read as well; else both sum up to them.
     """
 
     computed: Int[Tensor, " computed"]
     left_out: Int[Tensor, " left_out"]
+    of: int | None = None
 
     @property
     def tokens(self) -> int:
         """All image tokens of the grid."""
-        return len(self.computed) + len(self.left_out)
+        return len(self.computed) + len(self.left_out) if self.of is None else self.of
 
     def keep(self, values: Tensor, dim: int, first: int) -> Tensor:
         """Return a sequence without the tokens that are left out; its image tokens begin at `first` of `dim`."""

@@ -11,9 +11,11 @@ from stableflow.metrics.attributes import AttributeClassifier
 from stableflow.metrics.figure import FigureFinder, overlap
 from stableflow.metrics.pixels import psnr
 from stableflow.models.bundled import bundled_path
+from stableflow.region import Region
 from stableflow.scenes import HIDDEN, silhouette
 from stableflow.types import Images
 
+SEAM = 5  # pixels: a hand draws 2 more than the region, and 3 fade
 SUBJECT = ("subject", "colour", "pose", "hat", "coat", "facing", "side")
 """What belongs to the figure: what is named and what no caption says."""
 
@@ -26,6 +28,7 @@ class TaskJudge:
     subject_kept: share of the figure's properties, named and hidden, read as on the source.
     psnr_outside: dB against the source, outside the exactly changed region; NaN where that is not known.
     psnr_target: dB against the true edit.
+    same_outside: share of the pixels farther than `SEAM` from that region that are the source's to the last bit.
     iou: overlap of the figure found in the edit with the true edit's silhouette; where that is not known, with the
         figure found in the source.
     shown: 1 where the source shows what is asked of it, by the classifier.
@@ -61,6 +64,9 @@ class TaskJudge:
         if case.target is not None and case.mask is not None:
             figures["psnr_outside"] = _decibels(source, edits, ~case.mask)
             figures["psnr_target"] = _decibels(case.target[None], edits)
+            far = Region(case.mask[None].float()).grow(SEAM).amount[0] == 0
+            same = (edits[0] == source[0]).all(0)
+            figures["same_outside"] = float((same & far).sum() / far.sum().clamp(min=1))
         return {name: [value] for name, value in figures.items()}
 
 

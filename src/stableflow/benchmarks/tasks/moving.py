@@ -85,7 +85,7 @@ def _cases(changes: Changes) -> Callable[..., Cases]:
 def _case(name: str, category: str, moved: Moved, how: dict[str, Any], *, seed: int | None) -> Case:
     """Return a case whose call has the move by the exact thing, by its word, and as PixelMan takes it."""
     prompt = caption(moved.scene)
-    by_word = [Move(f"word:{moved.scene.subject}", grow=4, **how).as_json()]
+    by_word = [Move(f"shape:{moved.scene.subject}", **how).as_json()]
     if seed is not None:
         return Case(name, prompt, (prompt,), category, seed=seed, call={"by_word": by_word})
     thing = Region(moved.thing[None].float())
@@ -100,7 +100,7 @@ def _case(name: str, category: str, moved: Moved, how: dict[str, Any], *, seed: 
 def ways(model: FlowModel, real: bool) -> list[Setting]:
     """Return ours by the exact thing (over renders) and by its word, without its parts, and the rivals."""
     source, exact = source_of(real), "moves=by_thing" if real else "moves=by_word"
-    word = Setting("move, region from the word", "move", {"preset": "fast"}, source, asks=("moves=by_word",))
+    word = Setting("move, outline of the word", "move", {"preset": "fast"}, source, asks=("moves=by_word",))
     loose = {"way": "collage", "begin": 0.4, "pasted": False}
     everywhere = {"region": f"box:0,0,{SIZE},{SIZE}", "exact": False}
 

@@ -23,11 +23,13 @@ def cases(count: int, real: bool, *, first: int = FIRST) -> Cases:
 
 
 def ways(model: FlowModel, real: bool) -> list[Setting]:
-    """Return the dial at auto, without and with a region that is looked for, the vital layers, and re-prompting."""
+    """Return the dial at auto, without and with regions that are looked for, the task `replace`, and the rivals."""
     source = source_of(real)
     return [
         Setting("auto", source=source, call={"strength": "auto"}),
         Setting("auto, where it changes", source=source, region="change", call={"strength": "auto"}),
+        Setting("auto, where it was and will be", source=source, region="rewritten", call={"strength": "auto"}),
+        Setting("replace", source=source, call={"task": "replace"}),
         Setting("vital", source=source),
         Setting("re-prompting", source=source, edit={"layers": []}),
     ]

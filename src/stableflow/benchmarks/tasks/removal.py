@@ -36,7 +36,7 @@ def ways(model: FlowModel, real: bool) -> list[Setting]:
 
 ROWS.register("remove")(
     Row(
-        cases, ways, ("edited", "hidden_kept", "told_kept", "psnr_outside", "psnr_target"),
+        cases, ways, ("edited", "hidden_kept", "told_kept", "psnr_outside", "psnr_target", "same_outside"),
         {"edited": 0.97, "hidden_kept": 0.97, "psnr_outside": 32.0},
     )
 )  # fmt: skip

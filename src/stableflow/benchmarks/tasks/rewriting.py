@@ -1,4 +1,4 @@
-"""Addition, replacement, and another word on a sign."""
+"""Addition, replacement, another subject before the same background, and another word on a sign."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -31,6 +31,11 @@ def exchanged(scene: Scene, rng: random.Random, i: int) -> tuple[Scene, dict[str
     """Another animal, another colour and another pattern in turn."""
     name = EXCHANGED[i % 3]
     return scene, {name: rng.choice(others(ATTRIBUTES[name], getattr(scene, name)))}
+
+
+def another(scene: Scene, rng: random.Random, i: int) -> tuple[Scene, dict[str, str]]:
+    """Another animal of another colour and pattern before the same background."""
+    return scene, {name: rng.choice(others(ATTRIBUTES[name], getattr(scene, name))) for name in EXCHANGED}
 
 
 def rewritten(scene: Scene, rng: random.Random, i: int) -> tuple[Scene, dict[str, str]]:
@@ -91,4 +96,5 @@ FIGURES = ("edited", "hidden_kept", "told_kept", "psnr_outside", "psnr_target")
 KINDS: dict[str, Callable[..., tuple[Scene, dict[str, str]]]] = {"add": added, "replace": exchanged}
 for _name, _change in KINDS.items():
     ROWS.register(_name)(_row(_name, _change, FIGURES, {"edited": 0.95, "hidden_kept": 0.93}))
+ROWS.register("subject")(_row("replace", another, FIGURES, {"edited": 0.95, "psnr_outside": 32.0}))
 ROWS.register("text")(_row("text", rewritten, (*FIGURES, "letters"), {"edited": 0.95, "hidden_kept": 0.93}))

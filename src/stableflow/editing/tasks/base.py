@@ -23,6 +23,7 @@ class Task:
         settings: Of the editor; a call's own win.
         looks_for: The region to look for where a call brings none: a description that `REGIONS` reads.
         exact: Whether the given pixels are put back outside the region, where a call does not say.
+        again: Whether edits that were not made are drawn once more, in a wider region.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Task:
     settings: Mapping[str, Any] = field(default_factory=dict)
     looks_for: str | None = None
     exact: bool = True
+    again: bool = False
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Raise InputError where a call's settings would say once more what this task's policy says."""

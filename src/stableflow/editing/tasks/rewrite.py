@@ -8,17 +8,18 @@ def add(details: str) -> Task:
     """Put in what the edited prompt names and the source's does not.
 
     All layers hold everything outside the region. Without one, a draft tells where the model itself would put the new
-    words, and the source where lost ones were.
+    words, and the source where lost ones were. Where the edit then stops half way to the draft, it is drawn once more
+    in a wider place.
     """
     take_none("add", details)
-    return Task("add", settings={"policy": "region", "layers": "all"}, looks_for="rewritten")
+    return Task("add", settings={"policy": "region", "layers": "all"}, looks_for="rewritten", again=True)
 
 
 @TASKS.register("replace")
 def replace(details: str) -> Task:
     """Exchange one thing for another, or give it another colour or pattern; as `add` does it."""
     take_none("replace", details)
-    return Task("replace", settings={"policy": "region", "layers": "all"}, looks_for="rewritten")
+    return Task("replace", settings={"policy": "region", "layers": "all"}, looks_for="rewritten", again=True)
 
 
 @TASKS.register("text")

@@ -33,7 +33,7 @@ def main() -> None:
     page, data = Path(sys.argv[2]), cells.job["benchmark"]
     begin, end = f"<!-- front: {data} -->", f"<!-- end of front: {data} -->"
     picture = page.parent / "images" / f"front-{data}.png"
-    figure(summary, curves, f"{data}, {count} cases").savefig(picture, dpi=110)
+    figure(summary, curves, f"{data}, {count} cases").savefig(picture, dpi=95)
     before, _, rest = page.read_text().partition(begin)
     shown = f"![Edit rate over hidden properties kept, a curve an editor](images/{picture.name})"
     intro = (

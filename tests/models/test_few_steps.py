@@ -60,13 +60,13 @@ def test_keys_and_values_are_planned_as_they_are_kept(tmp_path):
 def test_keys_and_values_go_where_there_is_room():
     size, steps = 10 * 10**9, 10
     kept = {room: kv_plan(size, steps, room, main_memory=20 * 10**9) for room in (11 * 10**9, 10**10 - 1, 10**9)}
-    assert [(plan.place, plan.precision) for plan in kept.values()] == [("device", "exact"), ("cpu", "exact")] + [
-        ("disk", "exact")
-    ]
+    ways = [(plan.place, plan.precision) for plan in kept.values()]
+    assert ways == [("device", "exact"), ("cpu", "exact"), ("cpu", "fp8")]
     assert kept[10**10 - 1].on_card == 2 * 10**9, "the step that runs and the one that is fetched"
     half = kv_plan(size, steps, 6 * 10**9, main_memory=0)
     assert (half.place, half.precision, half.on_card) == ("device", "fp8", 5 * 10**9)
     assert kv_plan(size, steps, 11 * 10**9, main_memory=20 * 10**9, place="disk").place == "disk"
+    assert kv_plan(size, steps, 2 * 10**9, main_memory=0).place == "disk"
 
 
 def test_a_dry_run_says_where_keys_and_values_go():

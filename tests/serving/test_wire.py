@@ -68,6 +68,7 @@ def test_a_batch_is_taken_apart_into_what_each_asked_for(tiny):
     asked = [asked_of("edit", Order(**QUICK | {"to": to}), "ann") for to in ([BLUE], [GREEN, DOG])]
     one, two = performed(studio, asked, Job("ann", None))
     alone = Order(**QUICK | {"to": [GREEN, DOG]}).run(tiny)
+    assert len(one.leanings) == 1 and len(two.leanings) == 2
     assert one.result.prompts == (BLUE,) and two.result.prompts == (GREEN, DOG)
     assert len(two.result.images) == 2 and (two.result.images - alone.images).abs().max() < 1e-4
     assert (one.result.images[0] - two.result.images[0]).abs().max() > 0.05
@@ -92,6 +93,7 @@ def test_layers_are_drawn_far_away_with_their_masks_and_kept_there(tiny, tmp_pat
     near = Studio(tiny, {"model": "tiny"}, Limits()).layers(order, strokes, Job("ann", None))
     assert far.result.images.equal(near.result.images) and list(far.drawn) == [True, True]
     assert list(again.drawn) == [False, False] and far.result.source.store is None
+    assert far.result.recipe["edits"] == near.result.recipe["edits"]
 
 
 def test_sessions_come_from_the_disk_and_the_oldest_go(tiny, tmp_path):

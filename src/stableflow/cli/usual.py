@@ -9,6 +9,9 @@ from stableflow.order import Order
 CAREFUL = {"name": "fixed_point", "iterations": 3}
 """How pictures are inverted in few steps: with one iteration the source would not be found (docs/models.md)."""
 
+SCALES = ("guidance_scale", "target_guidance_scale")
+"""What editors call the guidance of their edits."""
+
 
 def with_usual(order: Order) -> tuple[Order, str]:
     """Return the order with steps and guidance of its checkpoint where it says none, and what was filled in, in words.
@@ -27,8 +30,8 @@ def with_usual(order: Order) -> tuple[Order, str]:
         filled["guidance"] = found.guidance
     if found.few and not drawn and order.solver is None and not sped:
         filled["solver"] = CAREFUL
-    guided = order.edit_guidance is not None or "target_guidance_scale" in order.set or order.task is not None
-    if found.few and not guided and "target_guidance_scale" in EDITORS[order.method].setting_names():
+    guided = order.edit_guidance is not None or order.task is not None or any(name in order.set for name in SCALES)
+    if found.few and not guided and any(name in EDITORS[order.method].setting_names() for name in SCALES):
         filled["edit_guidance"] = found.guidance
     if not filled:
         return order, ""

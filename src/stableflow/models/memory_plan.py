@@ -138,7 +138,8 @@ def kv_plan(size: int, steps: int, room: int, *, main_memory: int, place: str | 
         main_memory: Bytes that main memory has free.
         place: "device", "cpu" or "disk" where it is asked for.
     """
-    ways = [("device", "exact"), ("cpu", "exact"), ("device", "fp8"), ("cpu", "fp8"), ("disk", "exact")]
+    ways = [(where, kind) for kind in ("exact", "fp8") for where in ("device", "cpu")]
+    ways += [("disk", "exact"), ("disk", "fp8")]
     plans = [
         KVPlan(where, precision, own, own if where == "device" else -(-2 * own // steps))
         for where, precision in ways

@@ -120,9 +120,8 @@ def split(run: Run, counts: Sequence[int]) -> list[Run]:
     parts, start, result = [], 0, run.result
     for count in counts:
         rows = slice(start, start := start + count)
-        recipe = result.recipe | {
-            name: value[rows] for name in EACH if isinstance(value := result.recipe.get(name), list)
-        }
+        sliced = {name: value[rows] for name in EACH if isinstance(value := result.recipe.get(name), list)}
+        recipe = result.recipe | (sliced if len(counts) > 1 else {})  # of layers, "edits" are what one picture shows
         part = EditResult(
             result.prompts[rows], result.images[rows], result.latents[rows].cpu(), light(result.source), recipe,
             result.region,

@@ -36,7 +36,7 @@ export async function edit() {
     forgetSource();
     await stage.showEntry(entry);
     if (entry.notes.length) stage.note(entry.notes.join(" "));
-    else if (form.state.where !== "everywhere") stage.note("Only the marked part was allowed to change. Choose the tool again to correct it.");
+    else if (form.state.where !== "everywhere" && form.state.task !== "move") stage.note("Only the marked part was allowed to change. Choose the tool again to correct it.");
   });
 }
 

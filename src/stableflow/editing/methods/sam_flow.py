@@ -40,7 +40,7 @@ class SAMFlow(Editor):
     and in passes of their own; here the passes of the steps themselves are read, so that none is added.
     """
 
-    stay: str | Sequence[str] = ()
+    stay: Sequence[str] = ()
     num_steps: int = 28
     n_max: int = 26
     n_avg: int = 8

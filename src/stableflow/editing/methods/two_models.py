@@ -55,7 +55,7 @@ class TwoModels(Editor):
         check_number("until", self.until, 0, 1)
         for name in ("source_adapter", "edit_adapter"):
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), -10, 10)
+                check_number(name, getattr(self, name), 0, 10)
 
     def times(self, run: Run) -> TimeGrid:
         whole = run.whole_grid(self.num_steps)

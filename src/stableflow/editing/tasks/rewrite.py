@@ -17,7 +17,7 @@ def add(details: str) -> Task:
 
 @TASKS.register("replace")
 def replace(details: str) -> Task:
-    """Exchange one thing for another, or give it another colour or pattern; as `add` does it."""
+    """Exchange one thing for another, or give it another colour, pattern or pose; as `add` does it."""
     take_none("replace", details)
     return Task("replace", settings={"policy": "region", "layers": "all"}, looks_for="rewritten", again=True)
 

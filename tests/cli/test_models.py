@@ -17,7 +17,7 @@ def test_every_known_checkpoint_is_listed_with_its_licence_and_plans():
     listed = output_of("models", "--format", "json")
     assert set(listed) == set(KNOWN) and len(listed) >= 12
     assert listed["flux-dev"]["licence"] == "FLUX.1 [dev] Non-Commercial" and listed["flux-dev"]["gated"]
-    assert listed["flux-dev"]["plans"]["16g"].startswith("14.5 GB at most (one part at a time, transformer int8")
+    assert listed["flux-dev"]["plans"]["16g"].startswith("13.6 GB at most (one part at a time, transformer int8")
     more = output_of("models", "--format", "json", "--edits", 4)
     assert more["flux-dev"]["plans"]["16g"] != listed["flux-dev"]["plans"]["16g"]
 

@@ -73,14 +73,14 @@ def test_every_editors_picture_repeats_its_run(command, folder, tmp_path, name, 
 
 def first_format(recipe):
     """What Stable Flow wrote before editors' settings stood under its name."""
-    kept = {name: recipe[name] for name in ("source", "edits", "guidance_scale", "layers", "t_window", "keep",
-                                            "kv_precision", "nfe", "seconds", "versions")}  # fmt: skip
+    kept = {name: recipe[name] for name in ("source", "edits", "guidance_scale", "layers", "keep", "kv_precision",
+                                            "nfe", "seconds", "versions")}  # fmt: skip
     later = ("picture", "noise", "text_length")
     kept["source"] = {name: value for name, value in recipe["source"].items() if name not in later}
     preset = {"name": "exact", "solver": {"name": "fixed_point", "iterations": 1}, "inversion": "aligned",
               "num_steps": 50, "kv_precision": "exact", "reuse_every": 1, "reuse_tolerance": 0.0}  # fmt: skip
-    return kept | {"editor": {"name": "stable-flow"}, "token_mask": None, "weight": 0.8, "preset": preset,
-                   "spared_passes": 0}  # fmt: skip
+    return kept | {"editor": {"name": "stable-flow"}, "t_window": [0.3, 1.0], "token_mask": None, "weight": 0.8,
+                   "preset": preset, "spared_passes": 0}  # fmt: skip
 
 
 @pytest.mark.parametrize("real", [True, False])

@@ -26,4 +26,4 @@ def test_a_run_is_planned_without_the_weights():
     given = ("edit", "-m", "flux-dev", "-p", "a cat", "-t", "a dog", "--dry-run", "--format", "json")
     assert output_of(*given)["12g"].startswith("10.1 GB at most")
     plan = output_of(*given, "--memory", "16g")
-    assert plan["rows"] == 2 and plan["steps"] == "13.6 GB" and "80g" not in plan
+    assert plan["rows"] == 2 and plan["steps"] == "14.5 GB" and "80g" not in plan

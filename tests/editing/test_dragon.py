@@ -69,7 +69,8 @@ def test_noise_is_new_inside_the_region_alone(family):
 
 @on_two_families
 def test_the_gradient_acts_within_its_bounds(family):
-    editor, source = made("dragon", family, num_steps=6, eta=0.0, layers=[0, 1], by=(4, 0), share=0.2, high=0.25)
+    within = {"low": 0.0, "high": 0.25}
+    editor, source = made("dragon", family, num_steps=6, eta=0.0, layers=[0, 1], by=(4, 0), share=0.2, **within)
     size = source.images.shape[-1]
     box, seen = Region.box(0, 0, size // 2, size, size=(size, size)), []
     editor.edit(source, EDITS[0], region=box, callback=seen.append)

@@ -56,8 +56,8 @@ def card_plans(order: Order, memory: str | None) -> dict[str, Any]:
 
 def _one_card(order: Order, known: Known, memory: str, *, rows: int, height: int, width: int) -> dict[str, Any]:
     """The plan for one card, stage by stage, with a source's keys and values."""
-    run = {"rows": rows, "height": height, "width": width}
-    plan, steps = choose_plan(known, memory, **run), order.steps or known.steps
+    plan = choose_plan(known, memory, rows=rows, height=height, width=width)
+    steps = order.steps or known.steps
     layers = len(order.layers) if isinstance(order.layers, list) else VITAL.get(known.repository, 0)
     size = kv_bytes(known, layers=layers or 1, steps=steps, height=height, width=width)
     if not layers:
@@ -66,10 +66,10 @@ def _one_card(order: Order, known: Known, memory: str, *, rows: int, height: int
             "keys and values": f"{one:.1f} MB a layer and step, of {steps} steps; its vital layers are not measured"
         }
     else:
-        room = (0 if memory == "auto" else int(USABLE * BUDGETS[memory])) - plan.peak
+        room = int(USABLE * BUDGETS[memory]) - plan.peak
         place = order.keep if order.keep in ("device", "cpu", "disk") else None
         kept = kv_plan(size, steps, room, main_memory=MAIN_MEMORY, place=place)
-        plan = replace(plan, stages=plan.stages | {"steps": plan.stages["steps"] + kept.on_card})
+        plan = replace(plan, stages={**plan.stages, "steps": plan.stages["steps"] + kept.on_card})
         held = {"keys and values": f"{kept.in_words}; {layers} layers, {steps} steps"}
     stages = {name: f"{n / 1e9:.1f} GB" for name, n in plan.stages.items()}
     return {memory: in_words(plan), **stages, **held}

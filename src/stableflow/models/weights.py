@@ -27,8 +27,9 @@ def checkpoint_digest(transformer: nn.Module) -> str:
 
 def _adapter_weights(transformer: nn.Module) -> Iterator[tuple[str, dict[str, float]]]:
     """Modules whose adapters do not act as they were loaded, with the weights of those that act."""
-    for name, module in transformer.named_modules():
-        scaling: Any = getattr(module, "scaling", None)
+    for name, layer in transformer.named_modules():
+        module: Any = layer
+        scaling = getattr(module, "scaling", None)
         if isinstance(scaling, dict):
             acting = {} if module.disable_adapters else {key: scaling[key] for key in module.active_adapters}
             if acting != dict.fromkeys(scaling, 1.0):

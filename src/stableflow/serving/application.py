@@ -1,5 +1,6 @@
 """The replicas as an application of Ray Serve: started, rolled over to new ones, and taken down."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,7 @@ def start(serving: Serving, limits: Limits) -> dict[str, FarStudio]:
     Args:
         limits: Of what waits, and of the sessions that a replica keeps.
     """
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its news are not for the user of a command
     serve.start(proxy_location="Disabled")
     resources: dict[str, Any] = {"num_cpus": 1, "num_gpus": serving.gpus}
     if serving.gpu_type is not None:

@@ -38,7 +38,7 @@ class Dragon(Editor):
         by: Pixels (right, down) that the region's content moves.
         num_steps: Of the whole grid, in each direction.
         scale: Of E, before the ratio is clipped.
-        low, high: Bounds of |r g| / |v|.
+        low, high: Bounds of |r g| / |v|; where nothing moves the lower one is 0.
         share: Of the steps, from the noise on, in which g acts.
         eta: Share of new noise in the stochastic steps, 0 to 1.
         layers: Whose keys are compared: "vital", "all" or layer numbers.
@@ -53,8 +53,8 @@ class Dragon(Editor):
     by: Sequence[int] = (0, 0)
     num_steps: int = 28
     scale: float = 100.0
-    low: float = 0.0
-    high: float = 0.5
+    low: float = 1.5
+    high: float = 3.0
     share: float = 0.6
     eta: float = 0.4
     layers: str | Sequence[int] = VITAL
@@ -86,7 +86,8 @@ class Dragon(Editor):
             layers = resolve_layers(self.model, self.layers)
             energy = run.once("energy", lambda: region_energy(run, self._thing(run), self.by))
             _, gradient = led(run, z, t0, self.held(run, t0), layers, energy)
-            v = v + rescaled(self.scale * gradient * run.free, v, self.low, self.high)
+            low = self.low if any(self.by) else 0.0
+            v = v + rescaled(self.scale * gradient * run.free, v, low, self.high)
         sigma = self.eta * ancestral_sigma(t0, t1) if STOCHASTIC[0] < done < STOCHASTIC[1] else 0.0
         stepped = mean(z, v, t0, t1, 0.0)
         if sigma == 0.0:

@@ -77,14 +77,15 @@ POLICIES: dict[str, Policy] = {
     "free": Policy(),
     "region": Policy((Hold("all", where="outside"),), pin=ALWAYS, fine=True),
     "background": Policy((Hold("all", where="outside"),), edge="held"),
-    "look": Policy((Hold("all", parts=("key",)), Hold("all", parts=("value",), band="low"))),
+    "look": Policy((Hold("all", parts=("key",)),)),
+    "restyle": Policy((Hold("all", parts=("key",)), Hold("all", parts=("value",), band="low"))),
     "freeflux-pose": Policy((Hold((0, 7, 8, 9, 10, 18, 25, 28, 37, 42, 45, 50, 56)),)),
     "freeflux-add": Policy((Hold((1, 2, 4, 26, 30, 54, 55)),)),
     "freeflux-background": Policy((Hold("all", ("value",), "outside", Schedule.window(0.3, 1.0)),)),
 }
 """By name: the paper's injection, none, all layers outside a region with the region's own tokens free, the same
-without putting latents back, for what stands before another background, and keys with the low band of values, for
-another look.
+without putting latents back, for what stands before another background, keys alone, for another look,
+and keys with the low band of values, for the look of another picture.
 
 The last three are FreeFlux's (Wei et al., ICCV 2025, arXiv:2503.16153), by the layers of its release: those of FLUX.1's
 57 that go by content let a pose change, those that go by position let a thing be added; values alone hold what stands

@@ -39,7 +39,7 @@ class Restyle(Holding):
         return Recording(tuple(range(len(self.model.layers))), self.kv_memory)
 
     def plan(self, run: Run) -> Policy:
-        return POLICIES["look"]
+        return POLICIES["restyle"]
 
     def prepared(self, run: Run) -> Source:
         return needs_store(run, super().prepared(run), self.recording())

@@ -53,4 +53,5 @@ class LeaveOut:
 def divide(region: Region, grid: tuple[int, int], device: torch.device | str = "cpu") -> Division:
     """Return the tokens of a grid (rows, columns) that a region touches in any row, and the others."""
     inside = region.tokens(grid, "any").amax(0).flatten() > 0
-    return Division(*(mask.nonzero().flatten().to(device) for mask in (inside, ~inside)))
+    computed, left_out = (mask.nonzero().flatten().to(device) for mask in (inside, ~inside))
+    return Division(computed, left_out)

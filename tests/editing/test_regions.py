@@ -8,6 +8,7 @@ import torch
 from quick import ALL, EDITS, PROMPT, WITHIN, drawn, gap, make, smooth, taken, write_picture
 from tiny_flux import SIZE
 
+from stableflow.editing import EDITORS
 from stableflow.editing.run import SEAM, Run
 from stableflow.editing.where import REGIONS, check_where, describe
 from stableflow.editing.wishes import Edit
@@ -71,7 +72,7 @@ def test_outside_the_region_images_and_latents_are_the_sources(model, name, real
     assert held.region is None and not torch.equal(held.images, exact.images)
 
 
-@pytest.mark.parametrize("name", [name for name in WITHIN if name != "kv-edit"])  # which looks for a region then
+@pytest.mark.parametrize("name", [name for name in WITHIN if EDITORS[name].looks_for is None])
 def test_no_region_and_the_whole_picture_are_the_same_edit_where_nothing_is_held(model, name):
     editor = make(name, model, **({"policy": "free"} if name == "stable-flow" else {}))
     source = drawn(editor)
@@ -210,6 +211,7 @@ def test_every_kind_says_how_it_is_written():
         "lost",
         "kept",
         "rewritten",
+        "shape",
     }
     assert all(REGIONS[kind].__doc__ for kind in REGIONS)
 

@@ -114,7 +114,7 @@ def test_every_argument_of_a_source_is_in_its_fingerprint(model):
         (editor.generate, DRAWN, {"prompt": PROMPT, "seed": 1, "num_steps": 3}),
         (editor.invert, REAL, {"image": PICTURE, "prompt": PROMPT, "num_steps": 3}),
     ):
-        assert set(cases) == set(inspect.signature(call).parameters) - {"callback"}
+        assert set(cases) == set(inspect.signature(call).parameters) - {"callback", "reference"}  # test_reference
         plain = call(**first).fingerprint
         for name, change in cases.items():
             if isinstance(change.get("solver"), dict):
@@ -135,6 +135,7 @@ ORDERED = {
 }  # fmt: skip
 REAL_ONLY = {"together": True, "inversion": "paper", "nudge": 1.3, "exact": False, "image": None}
 GUARDS = {"version", "image_digest", "expected", "negative"}  # what differs is refused
+OF_TRAINED_EDITORS = {"reference", "reference_digests"}  # models/test_reference
 
 
 def run(model, **values):
@@ -144,7 +145,7 @@ def run(model, **values):
 
 
 def test_every_field_of_an_order_is_in_the_recipe_or_refused(model, tmp_path):
-    covered = set(ORDERED) | set(REAL_ONLY) | GUARDS | set(SHAPING) | {"together"}
+    covered = set(ORDERED) | set(REAL_ONLY) | GUARDS | OF_TRAINED_EDITORS | set(SHAPING) | {"together"}
     assert covered == set(Order.model_fields), "a new field needs a value here"
     assert set(SHORT) <= set(Order.model_fields)
     drawn = run(model, seed=1)

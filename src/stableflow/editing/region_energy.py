@@ -12,7 +12,7 @@ from stableflow.editing.run import Run
 from stableflow.region import Region
 
 Features = Float[Tensor, "rows tokens dim"]
-Place = Float[Tensor, " tokens"]
+Place = Float[Tensor, "*rows tokens"]
 
 ALIKE, UNLIKE, FILL, SHARP = 4.0, 0.2, 0.8, 4.0
 
@@ -21,7 +21,7 @@ def region_energy(run: Run, thing: Region, by: Sequence[int]) -> Energy:
     """Return the energy, a sum over layers' mean and rows.
 
     Args:
-        thing: At the source's pixels; of more than one row the first.
+        thing: At the source's pixels, one for all rows or one a row.
         by: Pixels (right, down) that it moves; (0, 0) holds it where it is.
     """
     made, side = run.source.fingerprint, run.model.pixel_multiple
@@ -46,12 +46,12 @@ def region_energy(run: Run, thing: Region, by: Sequence[int]) -> Energy:
 def alike(own: Features, other: Float[Tensor, "#rows tokens dim"], place: Place) -> Float[Tensor, " rows"]:
     """Return the mean cosine over a place, moved into [0, 1]."""
     cosine = torch.cosine_similarity(own, other, dim=-1)
-    return ((cosine + 1) / 2 * place).sum(-1) / place.sum().clamp_min(1e-6)
+    return ((cosine + 1) / 2 * place).sum(-1) / place.sum(-1).clamp_min(1e-6)
 
 
 def average(features: Features, place: Place) -> Float[Tensor, "rows dim"]:
     """Return the mean features of a place."""
-    return torch.einsum("rtd,t->rd", features, place) / place.sum().clamp_min(1e-6)
+    return (features * place[..., None]).sum(-2) / place.sum(-1, keepdim=True).clamp_min(1e-6)
 
 
 def shifted(features: Features, grid: tuple[int, int], by: tuple[float, float]) -> Features:
@@ -67,4 +67,4 @@ def shifted(features: Features, grid: tuple[int, int], by: tuple[float, float]) 
 
 
 def _place(region: Region, size: tuple[int, int], grid: tuple[int, int], run: Run) -> Place:
-    return region.padded(size).tokens(grid)[0, :, 0].to(run.clean)
+    return region.padded(size).tokens(grid)[..., 0].to(run.clean)

@@ -57,7 +57,9 @@ def mcp_app(house: House) -> Starlette:
             strength: From 0, the picture as it is, to 1, the words alone; the method's own when left out.
             task: What is wanted: add, remove, replace, background, style, text.
         """
-        visitor: Visitor = context.request_context.request.state.visitor
+        request = context.request_context.request
+        assert request is not None  # over HTTP there is one
+        visitor: Visitor = request.state.visitor
         asked = {"prompt": shows, "to": [wish], "seed": seed, "where": where, "strength": strength, "task": task}
         asked = {name: value for name, value in asked.items() if value is not None}
         try:
